@@ -1,0 +1,140 @@
+"""Shorthand for writing op records: what all pointwise ops, all reductions, … have in common."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import DType, as_dtype
+from ..errors import DTypeError, OpError
+from ..interp import Builder, Evaluate, Operand
+from ..op import Kind, Op, registry
+from ..types import Shape, TensorType, broadcast_shapes, normalize_axes, reduced_shape
+
+Scalar = (bool, int, float)
+
+
+def lift(thing: Any, dtype: DType | None = None) -> Any:
+    """`thing` as a handle: handles stay, arrays and numbers become constants (numbers of `dtype`, if one is given)."""
+    if isinstance(thing, Operand):
+        return thing
+    if isinstance(thing, np.ndarray):
+        return Operand(thing)
+    if isinstance(thing, (*Scalar, np.generic)):
+        given = dtype.np if dtype is not None else as_dtype(thing.dtype if isinstance(thing, np.generic) else type(thing)).np
+        return Operand(np.asarray(thing, given))
+    if isinstance(thing, (list, tuple)):
+        return Operand(np.asarray(thing))
+    raise OpError(f"expected a tensor, a NumPy array or a number, got {type(thing).__name__}: {thing!r:.80}")
+
+
+def cast_to(x: Any, dtype: DType) -> Any:
+    """`x` with another element type; nothing to do if it has it already."""
+    return x if x.dtype is dtype else registry["cast"](x, dtype)
+
+
+@lru_cache(maxsize=None)
+def _loop_dtypes(ufunc: np.ufunc, keys: tuple[Any, ...]) -> tuple[DType, ...]:
+    """The element types NumPy would compute in: one per operand, then the result's. Python scalars stand as their type."""
+    try:
+        found = ufunc.resolve_dtypes((*keys, None))
+    except TypeError:
+        shown = ", ".join(k.__name__ if isinstance(k, type) else str(as_dtype(k)) for k in keys)
+        raise DTypeError(f"{ufunc.__name__} is not defined for ({shown}); convert an operand first, as in x.to(tt.f32)") from None
+    return tuple(as_dtype(d) for d in found)
+
+
+def _key(x: Any) -> Any:
+    if isinstance(x, Operand):
+        dtype = x.payload.dtype
+        return dtype.np if isinstance(dtype, DType) else dtype
+    return type(x) if type(x) in Scalar else np.asarray(x).dtype
+
+
+def pointwise(name: str, ufunc: np.ufunc, scalar: str, doc: str, *, vjp: Callable[..., Any] | None = None, eval: Callable[..., Any] | None = None,
+              flops: int = 1, transcendental: bool = False, commutative: bool = False) -> Op:
+    """An elementwise op. `ufunc` gives its meaning and its promotion; `eval` replaces the meaning where there is no such ufunc."""
+    arity = ufunc.nin
+
+    def prepare(*operands: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if len(operands) != arity:
+            raise OpError(f"{name} takes {arity} operand{'s' * (arity > 1)}, got {len(operands)}")
+        dtypes = _loop_dtypes(ufunc, tuple(map(_key, operands)))
+        return tuple(cast_to(lift(x, d if type(x) in Scalar else None), d) for x, d in zip(operands, dtypes, strict=False)), {}
+
+    def infer(*types: TensorType) -> TensorType:
+        dtypes = _loop_dtypes(ufunc, tuple(t.dtype.np for t in types))
+        if any(t.dtype is not d for t, d in zip(types, dtypes, strict=False)):
+            raise DTypeError(f"{name}({', '.join(map(str, types))}): operands must be of the element types NumPy computes in, "
+                             f"({', '.join(map(str, dtypes[:-1]))}); insert casts")
+        return TensorType(dtypes[-1], broadcast_shapes(*(t.shape for t in types)))
+
+    return Op(name=name, kind=Kind.POINTWISE, doc=doc, infer=infer, eval=eval or ufunc, prepare=prepare, vjp=vjp, scalar=scalar,
+              transcendental=transcendental, commutative=commutative, flops=lambda out, *types: flops * out.size)
+
+
+def attributes(function: Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    """A `prepare` written as a function with named attributes; a wrong call names the op's signature."""
+    signature = inspect.signature(function)
+
+    def prepare(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise OpError(f"{function.__name__}{signature}: {error}") from None
+        return function(*bound.args, **bound.kwargs)
+
+    prepare.__signature__ = signature  # type: ignore[attr-defined]
+    return prepare
+
+
+def reduction(name: str, numpy: Callable[..., Any], doc: str, *, vjp: Callable[..., Any] | None, scalar: str | None, identity: Any,
+              accepts: str = "fiub", widen: bool = False, index: bool = False) -> Op:
+    """An op that folds axes. `widen`: small integers are summed as i64, as in NumPy; `index`: the result is a position (i64)."""
+
+    def prepare(x: Any, axis: Any = None, keepdims: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        x = lift(x)
+        if x.dtype.kind not in accepts:
+            raise DTypeError(f"{name} of {x.type}: expected {'a bool' if accepts == 'b' else 'a number'} tensor")
+        if widen and x.dtype.kind in "iub":
+            x = cast_to(x, as_dtype(np.int64))
+        return (x,), {"axis": normalize_axes(axis, x.ndim), "keepdims": bool(keepdims)}
+
+    def infer(x: TensorType, *, axis: Shape, keepdims: bool) -> TensorType:
+        if identity is None and any(x.shape[a] == 0 for a in axis):
+            raise DTypeError(f"{name} of {x} over axes {axis}: there is no element, and {name} has no value for none")
+        return TensorType(as_dtype(np.int64) if index else x.dtype, reduced_shape(x.shape, axis, keepdims))
+
+    def evaluate(x: np.ndarray, *, axis: Shape, keepdims: bool) -> np.ndarray:
+        return np.asarray(numpy(x, axis=axis, keepdims=keepdims))
+
+    prepare.__name__ = name
+    return Op(name=name, kind=Kind.REDUCE, doc=doc, infer=infer, eval=evaluate, prepare=attributes(prepare), vjp=vjp, scalar=scalar,
+              identity=identity, flops=lambda out, x, **_: x.size)
+
+
+def composite(name: str, expand: Callable[..., Any], prepare: Callable[..., Any], doc: str, *, vjp: Callable[..., Any] | None = None,
+              kind: Kind = Kind.COMPOSITE, flops: Callable[..., int] | None = None) -> Op:
+    """An op that is defined by simpler ones: its type and meaning are its expansion's."""
+
+    @lru_cache(maxsize=512)
+    def infer_cached(types: tuple[TensorType, ...], attrs: tuple[tuple[str, Any], ...]) -> TensorType:
+        build = Builder()
+        build.sources = False
+        with build:
+            result = expand(*(build.input("x", t) for t in types), **dict(attrs))
+        return result.type  # type: ignore[no-any-return]
+
+    def infer(*types: TensorType, **attrs: Any) -> TensorType:
+        return infer_cached(types, tuple(attrs.items()))
+
+    def evaluate(*arrays: np.ndarray, **attrs: Any) -> np.ndarray:
+        with Evaluate():
+            return expand(*map(Operand, arrays), **attrs).payload  # type: ignore[no-any-return]
+
+    return Op(name=name, kind=kind, doc=doc, infer=infer, eval=evaluate, prepare=prepare, vjp=vjp, expand=expand,
+              **({"flops": flops} if flops else {}))

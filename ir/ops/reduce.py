@@ -1,0 +1,79 @@
+"""Reductions: fold some axes into one number each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import as_dtype
+from ..op import Kind, Op
+from ..types import TensorType, normalize_axis, reduced_shape
+from .define import attributes, lift, reduction
+from .pointwise import cast, eq, where
+from .view import broadcast_to, reshape, slice
+
+__all__ = ["argmax", "argmin", "cumsum", "max", "min", "prod", "sum"]
+
+
+def _spread(g: Any, x: Any, axis: tuple[int, ...]) -> Any:
+    """A reduced cotangent, with its axes of extent 1 put back."""
+    return reshape(g, reduced_shape(x.shape, axis, True))
+
+
+def _extreme_vjp(g: Any, out: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> tuple[Any]:
+    hits = cast(eq(x, _spread(out, x, axis)), x.dtype)
+    return (_spread(g, x, axis) * hits / sum(hits, axis, keepdims=True),)  # elements that tie share
+
+
+def _prod_vjp(g: Any, out: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> tuple[Any]:
+    zero = eq(x, 0.0)
+    zeros = sum(cast(zero, x.dtype), axis, keepdims=True)
+    rest = prod(where(zero, 1.0, x), axis, keepdims=True)  # the product of all that is not 0
+    alone = where(zero, rest, 0.0)
+    return (_spread(g, x, axis) * where(eq(zeros, 0.0), rest / where(zero, 1.0, x), where(eq(zeros, 1.0), alone, 0.0)),)
+
+
+sum = reduction("sum", np.sum, "Σ over `axis` (all by default); small integers and booleans are summed as i64", scalar="{0} + {1}", identity=0, widen=True,
+                vjp=lambda g, out, x, *, axis, keepdims: (broadcast_to(_spread(g, x, axis), x.shape),))
+prod = reduction("prod", np.prod, "Π over `axis` (all by default)", scalar="{0} * {1}", identity=1, widen=True, vjp=_prod_vjp)
+max = reduction("max", np.max, "the greatest over `axis`; nan if one is nan", scalar="maximum({0}, {1})", identity=None, vjp=_extreme_vjp)
+min = reduction("min", np.min, "the least over `axis`; nan if one is nan", scalar="minimum({0}, {1})", identity=None, vjp=_extreme_vjp)
+
+
+def _position(name: str, numpy: Any) -> Op:
+    def prepare(x: Any, axis: int = -1, keepdims: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        x = lift(x)
+        return (x,), {"axis": normalize_axis(axis, x.ndim), "keepdims": bool(keepdims)}
+
+    def infer(x: TensorType, *, axis: int, keepdims: bool) -> TensorType:
+        if x.shape[axis] == 0:
+            raise ValueError(f"{name} of {x} along axis {axis}: there is no element")
+        return TensorType(as_dtype(np.int64), reduced_shape(x.shape, (axis,), keepdims))
+
+    prepare.__name__ = name
+    return Op(name=name, kind=Kind.INDEX, doc=f"the position of the {'greatest' if name == 'argmax' else 'least'} along `axis`; the first among equals",
+              infer=infer, eval=lambda x, *, axis, keepdims: np.asarray(numpy(x, axis=axis, keepdims=keepdims)), prepare=attributes(prepare),
+              vjp=lambda g, out, x, *, axis, keepdims: (None,), flops=lambda out, x, **_: x.size - out.size)
+
+
+argmax = _position("argmax", np.argmax)
+argmin = _position("argmin", np.argmin)
+
+
+def _flip(x: Any, axis: int) -> Any:
+    n = x.shape[axis]
+    start = [n - 1 if a == axis and n else 0 for a in range(x.ndim)]
+    return slice(x, start=start, size=x.shape, step=[-1 if a == axis else 1 for a in range(x.ndim)])
+
+
+def _cumsum(x: Any, axis: int = -1) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    x = lift(x)
+    x = cast(x, as_dtype(np.int64)) if x.dtype.kind in "iub" else x
+    return (x,), {"axis": normalize_axis(axis, x.ndim)}
+
+
+cumsum = Op(
+    name="cumsum", kind=Kind.INDEX, doc="running sums along `axis`", infer=lambda x, *, axis: x, prepare=attributes(_cumsum),
+    eval=lambda x, *, axis: np.cumsum(x, axis=axis, dtype=x.dtype), flops=lambda out, x, *, axis: x.size - x.size // (x.shape[axis] or 1),
+    vjp=lambda g, out, x, *, axis: (_flip(cumsum(_flip(g, axis), axis), axis),))
