@@ -1,19 +1,28 @@
-"""A graph as a networkx graph, and in Graphviz's DOT language."""
+"""A graph as a networkx graph, and in Graphviz's DOT language.
+
+    graph.to_networkx()        to ask questions: longest paths, cuts, subgraphs
+    graph.to_dot()             to draw with your own Graphviz; `graph.to_svg()` needs none
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import networkx
 
 from .cost import node_cost
-from .graph import Graph, Node, Value
-from .op import Kind
-from .text import literal
+from .drawing import Arrow, Box, Drawing, Group, draw
+from .graph import Graph, Value
+from .types import TensorType
 
-COLOURS = {
-    Kind.SOURCE: "#eeeeee", Kind.POINTWISE: "#d7ecd9", Kind.REDUCE: "#fde4c4", Kind.VIEW: "#f4f4f4", Kind.CONTRACT: "#cfe2f7",
-    Kind.INDEX: "#eadcf4", Kind.RANDOM: "#fbd9e3", Kind.COMPOSITE: "#fff6c9", Kind.FUSED: "#ffffff",
+# What each kind of box looks like: fill, border, and the fill on a dark page.
+PALETTE = {
+    "input": ("#dfe3fb", "#7f89d9", "#343a6b"), "bound": ("#f1f2fa", "#bcc2e2", "#2a2d45"), "output": ("#c7cef9", "#5f6bd0", "#424b94"),
+    "pointwise": ("#dff2e2", "#85bd90", "#25472d"), "reduce": ("#fde8cd", "#dfa95c", "#54401f"), "view": ("#f4f5f7", "#c6cbd4", "#30343c"),
+    "contract": ("#d7e7fb", "#74a7e0", "#1f4068"), "index": ("#ebe1f8", "#b093d8", "#412f5c"), "random": ("#fbe0e9", "#dc90ac", "#5a2b3d"),
+    "composite": ("#fff4cb", "#d8c162", "#4b431d"), "source": ("#f4f5f7", "#c6cbd4", "#30343c"), "fused": ("#f3f8ff", "#5b8fc9", "#16283d"),
 }
 
 
@@ -37,48 +46,53 @@ def to_networkx(graph: Graph) -> networkx.MultiDiGraph:
     return result
 
 
-def to_dot(graph: Graph) -> str:
-    """DOT text: operations as boxes coloured by kind, values as arrows with their types, fused groups as clusters."""
-    lines = ['digraph "' + graph.name + '" {', '  rankdir=TB; bgcolor="transparent"; nodesep=0.25; ranksep=0.35;',
-             '  node [shape=box style="rounded,filled" fontname="Helvetica" fontsize=11 color="#666666" margin="0.12,0.05"];',
-             '  edge [fontname="Helvetica" fontsize=9 color="#888888" fontcolor="#555555" arrowsize=0.6];']
-    ports: dict[Value, str] = {}
-    for number, value in enumerate(graph.inputs):
-        ports[value] = f"in{number}"
-        fill = "#e3e3f3" if value in graph.bound else "#c9c9ee"
-        lines.append(f'  in{number} [id="in{number}" label="{graph.names[value]}\\n{value.type}" shape=ellipse fillcolor="{fill}"];')
-    for number, node in enumerate(graph.nodes):
-        lines += _cluster(graph, node, number, ports) if node.body is not None else _box(node, f"n{number}", ports, "  ", graph.names)
-    for number, value in enumerate(graph.outputs):
-        lines.append(f'  out{number} [id="out{number}" label="return {number}" shape=ellipse fillcolor="#c9c9ee"];')
-        lines.append(f'  {ports[value]} -> out{number} [label="{value.type}"];')
+def to_dot(graph: Graph, expand: bool = True) -> str:
+    """DOT text: boxes coloured by kind, arrows as thick as their values are big, fused nodes as clusters (or closed, without `expand`)."""
+    return dot_of(draw(graph, expand))
+
+
+def dot_of(drawing: Drawing, tips: bool = True) -> str:
+    """A drawing in DOT; without `tips` Graphviz makes no link elements around the boxes."""
+    hurry = " nslimit=1; nslimit1=1; mclimit=0.3;" if len(drawing.boxes) > 150 else ""  # bounds on the layout's iterations
+    lines = [
+        f"digraph {_quote(drawing.name)} {{",
+        f'  rankdir=TB; bgcolor="transparent"; nodesep=0.22; ranksep=0.32; margin=0.05;{hurry}',
+        '  node [shape=box style="rounded,filled" fontname="Helvetica" fontsize=10 fontcolor="#1b2330" margin="0.15,0.06" height=0.3];',
+        '  edge [color="#8a94a3" arrowsize=0.55];',
+    ]
+    lines += [_box(box, "  ", tips) for box in drawing.boxes if box.group is None]
+    for group in drawing.groups:
+        lines += _cluster(group, [box for box in drawing.boxes if box.group == group.id], tips)
+    lines += [_arrow(number, arrow, tips) for number, arrow in enumerate(drawing.arrows)]
     return "\n".join((*lines, "}"))
 
 
-def _box(node: Node, name: str, ports: dict[Value, str], indent: str, names: dict[Value, str]) -> list[str]:
-    attrs = [f"{k}={literal(v)}" for k, v in node.attrs.items() if k != "body"]
-    label = "\\n".join((node.op.name, *(_escape(a) for a in attrs)))
-    tip = _escape(", ".join(f"{names[v]}: {v.type}" for v in node.outputs) + (f"  {node.source}" if node.source else ""))
-    lines = [f'{indent}{name} [id="{name}" label="{label}" tooltip="{tip}" fillcolor="{COLOURS[node.op.kind]}"];']
-    lines += [f'{indent}{ports[v]} -> {name} [label="{v.type}"];' for v in dict.fromkeys(node.inputs)]
-    ports |= dict.fromkeys(node.outputs, name)
-    return lines
+def _box(box: Box, indent: str, tips: bool) -> str:
+    fill, border, _ = PALETTE[box.kind]
+    label = "\n".join((box.title + box.detail, *box.lines))
+    tip = f" tooltip={_quote(box.tip)}" if tips else ""
+    return f'{indent}{box.id} [id="{box.id}" class="{box.kind}" label={_quote(label)} fillcolor="{fill}" color="{border}"{tip}];'
 
 
-def _cluster(graph: Graph, node: Node, number: int, ports: dict[Value, str]) -> list[str]:
-    body = node.body
-    assert body is not None
-    inner = {inside: ports[outside] for inside, outside in zip(body.inputs, node.inputs, strict=True)}
-    lines = [f'  subgraph "cluster_{number}" {{', f'    id="cluster_{number}"; label="{body.name}"; style="rounded,dashed"; color="#3b6ea5"; '
-             'fontname="Helvetica"; fontsize=11; fontcolor="#3b6ea5"; bgcolor="#f6faff";']
-    edges: list[str] = []
-    for place, step in enumerate(body.nodes):
-        for line in _box(step, f"n{number}_{place}", inner, "    ", body.names):
-            (edges if " -> " in line else lines).append(line)
-    lines.append("  }")
-    ports |= {outside: inner[inside] for inside, outside in zip(body.outputs, node.outputs, strict=True)}
-    return lines + edges
+def _cluster(group: Group, boxes: list[Box], tips: bool) -> Iterator[str]:
+    fill, border, _ = PALETTE["fused"]
+    tip = f" tooltip={_quote(group.tip)};" if tips else ""
+    yield f"  subgraph cluster_{group.id} {{"
+    yield (f'    id="{group.id}"; class="fused"; label={_quote(group.label)}; labeljust=l; style="rounded,filled,dashed"; margin=9; '
+           f'fillcolor="{fill}"; color="{border}"; fontname="Helvetica"; fontsize=10; fontcolor="#3c6ea8";{tip}')
+    yield from (_box(box, "    ", tips) for box in boxes)
+    yield "  }"
 
 
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')[:60]
+def _arrow(number: int, arrow: Arrow, tips: bool) -> str:
+    tip = f" edgetooltip={_quote(arrow.tip)}" if tips else ""
+    return f'  {arrow.tail} -> {arrow.head} [id="e{number}" penwidth={thickness(arrow.type):.2g}{tip}];'
+
+
+def thickness(type_: TensorType) -> float:
+    """Line width of an arrow: 0.8 up to 1 KiB, one step more for each factor of ten."""
+    return min(0.8 + 0.45 * max(math.log10(max(type_.nbytes, 1) / 1024), 0.0), 3.2)
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

@@ -25,6 +25,8 @@ from .types import Shape, TensorType
 if TYPE_CHECKING:
     import networkx
 
+    from .page import Stage
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -185,6 +187,37 @@ class Graph:
         from .export import to_dot
 
         return to_dot(self)
+
+    def to_svg(self) -> str:
+        """A picture, as the text of a self-contained SVG file."""
+        from .picture import to_svg
+
+        return to_svg(self)
+
+    def to_html(self, path: str | Path | None = None, history: Sequence[Stage] | None = None) -> str:
+        """A self-contained page to read the graph in, and the stages that led to it; with `path`, also written there."""
+        from .show import to_html
+
+        return to_html(self, path, history)
+
+    def show(self, path: str | Path | None = None) -> Path:
+        """Write SVG and HTML into the folder `path` (a temporary one by default) and open the page where there is a display.
+
+        In a notebook the page appears inline. Returns the path of the HTML file.
+        """
+        from .show import show
+
+        return show(self, path)
+
+    def _repr_html_(self) -> str:
+        from .show import repr_html
+
+        return repr_html(self)
+
+    def _repr_svg_(self) -> str | None:
+        from .show import repr_svg
+
+        return repr_svg(self)
 
     def save(self, path: str | Path) -> None:
         """Write the graph with its bound values: one safetensors file whose metadata holds the program as JSON."""

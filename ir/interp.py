@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .dtypes import DType, as_dtype
-from .errors import TracingError
+from .errors import TinyTorchError, TracingError
 from .graph import Graph, Node, Source, Value
 from .op import Door, Op, bind, door, registry
 from .types import Shape, TensorType
@@ -122,6 +122,10 @@ class Interpreter:
         """Carry `op` out, in whatever sense."""
         raise NotImplementedError
 
+    def assign(self, target: Operand, source: Operand) -> None:
+        """Give the tensor `target` the value of `source`, in place."""
+        raise TracingError(f"{type(self).__name__} cannot overwrite tensors")
+
     def __enter__(self) -> Any:
         stack = door.__dict__.setdefault("stack", [])
         stack.append(door.interpreter)
@@ -145,20 +149,39 @@ class Evaluate(Interpreter):
             arrays.append(payload)
             if type(operand) is not Operand:
                 cls = type(operand)
-        result = op.eval(*arrays, **attrs)
+        try:
+            result = op.eval(*arrays, **attrs)
+        except (TypeError, ValueError, IndexError) as error:
+            raise _explained(error, op, operands, attrs) from None
         if type(result) is tuple:
             return tuple(cls.from_op(part, op, operands, attrs) for part in result)
-        return cls.from_op(result, op, operands, attrs)
+        return cls.from_op(result if type(result) is np.ndarray else np.asarray(result), op, operands, attrs)
+
+    def assign(self, target: Operand, source: Operand) -> None:
+        np.copyto(target.payload, source.payload)
+
+
+def _explained(error: Exception, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Exception:
+    """What the type rule says of a call that NumPy refused; NumPy's own error if the types are right."""
+    try:
+        op.infer(*(operand.type for operand in operands), **attrs)
+    except TinyTorchError as better:
+        return better
+    return error
 
 
 @dataclass(slots=True)
 class Record:
-    """One operation that was carried out, with handles: what reverse mode walks over."""
+    """One operation that was carried out, with handles: what reverse mode walks over.
+
+    `targets` are the handles that the operands' cotangents belong to, if those are not the operands themselves.
+    """
 
     op: Op
     operands: Sequence[Any]
     attrs: Mapping[str, Any]
     outputs: tuple[Any, ...]
+    targets: Sequence[Any] | None = None
 
 
 class Recorder(Interpreter):
@@ -172,6 +195,9 @@ class Recorder(Interpreter):
         result = self.below.process(op, operands, attrs)
         self.records.append(Record(op, operands, attrs, result if isinstance(result, tuple) else (result,)))
         return result
+
+    def assign(self, target: Operand, source: Operand) -> None:
+        self.below.assign(target, source)
 
 
 class Builder(Interpreter):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .dtypes import ALL, DType, as_dtype
-from .errors import FormatError, TinyTorchError
+from .errors import FormatError
 from .graph import Graph, Node, Source, Value
 from .op import lookup
 from .types import TensorType
@@ -40,10 +40,12 @@ def load_graph(path: str | Path) -> Graph:
         raise FormatError(f"{path}: not a graph of tinytorch (its format is {metadata.get('format')!r}, expected {FORMAT!r})")
     try:
         graph = from_json(json.loads(metadata["graph"]))
+        if any(int(name.split(".")[0]) not in range(len(graph.inputs)) for name in tensors):
+            raise ValueError("a tensor belongs to no input")
         bound = {graph.inputs[int(name.split(".")[0])]: array for name, array in tensors.items()}
         return verify(graph.with_(bound=bound))
-    except (TinyTorchError, LookupError, TypeError, ValueError) as error:
-        raise FormatError(f"{path}: damaged, or written by another version: {error}") from None
+    except Exception as error:  # whatever stands in the file, the reader is told which file
+        raise FormatError(f"{path}: damaged, or written by another version: {type(error).__name__}: {error}") from None
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -52,13 +54,12 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata:
 
     path = Path(path)
     content = save({name: np.ascontiguousarray(a) if a.ndim else a for name, a in tensors.items()}, metadata=dict(metadata or {}))
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -108,6 +109,11 @@ def from_json(data: Mapping[str, Any]) -> Graph:
     """The graph that `to_json` described; raises LookupError, TypeError or ValueError if it is not one."""
     values: list[Value] = []
 
+    def find(number: int) -> Value:
+        if number < 0:
+            raise ValueError(f"there is no value {number}")
+        return values[number]
+
     def value(entry: Any) -> Value:
         name, dtype, shape = entry
         values.append(Value(TensorType(as_dtype(dtype), tuple(map(int, shape))), str(name)))
@@ -116,10 +122,11 @@ def from_json(data: Mapping[str, Any]) -> Graph:
     inputs = tuple(map(value, data["inputs"]))
     nodes = []
     for entry in data["nodes"]:
-        operands = tuple(values[n] for n in entry["inputs"])
-        source = Source(*entry["source"]) if "source" in entry else None
+        operands = tuple(map(find, entry["inputs"]))
+        file, line, function = entry.get("source", ("", 0, ""))
+        source = Source(str(file), int(line), str(function)) if "source" in entry else None
         nodes.append(Node(lookup(entry["op"]), operands, {k: _decode(v) for k, v in entry["attrs"].items()}, tuple(map(value, entry["outputs"])), source))
-    return Graph(str(data["name"]), inputs, tuple(nodes), tuple(values[n] for n in data["outputs"]), {}, {int(o): int(i) for o, i in data["donated"]})
+    return Graph(str(data["name"]), inputs, tuple(nodes), tuple(map(find, data["outputs"])), {}, {int(o): int(i) for o, i in data["donated"]})
 
 
 def _encode(value: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import keyword
 import math
-import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,8 +31,7 @@ def assign_names(graph: Graph) -> dict[Value, str]:
     taken = set(registry) | _RESERVED | set(keyword.kwlist)
     counts: dict[str, int] = {}
     for value in (*graph.inputs, *(v for node in graph.nodes for v in node.outputs)):
-        base = re.sub(r"\W", "_", value.hint) or "v"
-        base = f"_{base}" if base[0].isdigit() else base
+        base = identifier(value.hint) or "v"
         name = base
         while name in taken:
             counts[base] = counts.get(base, 0) + 1
@@ -40,6 +39,23 @@ def assign_names(graph: Graph) -> dict[Value, str]:
         taken.add(name)
         names[value] = name
     return names
+
+
+def identifier(text: str) -> str:
+    """`text` with `_` for whatever cannot stand in a Python name."""
+    name = "".join(c if f"_{c}".isidentifier() else "_" for c in unicodedata.normalize("NFKC", text))
+    return f"_{name}" if name[:1].isdigit() else name
+
+
+def _function_name(hint: str, taken: set[str]) -> str:
+    """A name for a function that hides no op and no other function."""
+    base, number = identifier(hint) or "graph", 1
+    name = base
+    while name in taken:
+        number += 1
+        name = f"{base}_{number}"
+    taken.add(name)
+    return name
 
 
 def literal(value: Any) -> str:
@@ -58,11 +74,10 @@ def _call(node: Node, names: Mapping[Value, str], bodies: Mapping[int, str]) -> 
 
 
 def _signature(graph: Graph) -> str:
-    parts = []
-    for number, value in enumerate(graph.inputs):
-        if value in graph.bound and (number == 0 or graph.inputs[number - 1] not in graph.bound):
-            parts.append("*")
-        parts.append(f"{graph.names[value]}: {value.type}")
+    parts = [f"{graph.names[value]}: {value.type}" for value in graph.inputs]
+    first = next((number for number, value in enumerate(graph.inputs) if value in graph.bound), None)
+    if first is not None:
+        parts.insert(first, "*")
     return ", ".join(parts)
 
 
@@ -86,19 +101,16 @@ def to_text(graph: Graph, sources: bool = True) -> str:
     """The graph as a Python function, with types (and the user's lines) in the margin; the bodies of fused nodes stand before it."""
     bodies: dict[int, str] = {}
     parts = [HEADER]
-    taken = {graph.name} | set(registry)
+    taken = set(registry) | _RESERVED | set(keyword.kwlist)
+    own_name = _function_name(graph.name, taken)
+    taken |= set(graph.names.values())
     for node in graph.nodes:
         body = node.body
         if body is None or id(body) in bodies:
             continue
-        name, number = body.name, 1
-        while name in taken:
-            number += 1
-            name = f"{body.name}_{number}"
-        taken.add(name)
-        bodies[id(body)] = name
+        name = bodies[id(body)] = _function_name(body.name, taken)
         parts.append("\n".join(_function(body, name, {}, sources)) + "\n")
-    parts.append("\n".join(_function(graph, graph.name, bodies, sources)))
+    parts.append("\n".join(_function(graph, own_name, bodies, sources)))
     return "\n".join(parts)
 
 
@@ -118,17 +130,28 @@ def from_text(text: str, bound: Mapping[str, np.ndarray] | None = None) -> Graph
         module = ast.parse(text)
     except SyntaxError as error:
         raise FormatError(f"line {error.lineno}: not Python: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:  # a null byte; brackets too deep
+        raise FormatError(f"not Python: {error}") from None
     functions: dict[str, Graph] = {}
     graph = None
     for statement in module.body:
         if isinstance(statement, ast.FunctionDef):
-            graph = _Reader(functions, bound or {}).function(statement)
+            graph = _read(statement, functions, bound or {})
             functions[statement.name] = graph
         elif not isinstance(statement, (ast.Import, ast.ImportFrom)):
             raise FormatError(f"line {statement.lineno}: expected a function, found {ast.unparse(statement):.60}")
     if graph is None:
         raise FormatError("there is no function in this text")
     return graph
+
+
+def _read(tree: ast.FunctionDef, functions: Mapping[str, Graph], bound: Mapping[str, np.ndarray]) -> Graph:
+    try:
+        return _Reader(functions, bound).function(tree)
+    except FormatError:
+        raise
+    except (TinyTorchError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise FormatError(f"line {tree.lineno}: {tree.name} is not the text of a graph: {error}") from None
 
 
 class _Reader:
@@ -138,28 +161,36 @@ class _Reader:
         self.values: dict[str, Value] = {}
 
     def function(self, tree: ast.FunctionDef) -> Graph:
+        if tree.args.posonlyargs or tree.args.vararg or tree.args.kwarg or tree.args.defaults or any(tree.args.kw_defaults):
+            raise FormatError(f"line {tree.lineno}: {tree.name} must have plain parameters without defaults; those after * are bound")
         inputs = [self.parameter(a) for a in tree.args.args]
         extra = [self.parameter(a) for a in tree.args.kwonlyargs]
         bound = {v: self.bound[v.hint] for v in extra if v.hint in self.bound}
         nodes = [self.assignment(s) for s in tree.body if isinstance(s, ast.Assign)]
-        other = [s for s in tree.body if not isinstance(s, ast.Assign)]
-        if len(other) != 1 or not isinstance(other[0], ast.Return) or other[0].value is None:
+        result = tree.body[-1].value if isinstance(tree.body[-1], ast.Return) else None
+        if len(nodes) != len(tree.body) - 1 or result is None:
             raise FormatError(f"line {tree.lineno}: {tree.name} must be assignments and one return at the end")
-        result = other[0].value
         outputs = [self.value(e) for e in (result.elts if isinstance(result, ast.Tuple) else [result])]
         order = (*inputs, *extra)
         donated = {}
         for decorator in tree.decorator_list:
-            if isinstance(decorator, ast.Call):
-                donated |= {ast.literal_eval(k.value): order.index(self.values[str(k.arg)]) for k in decorator.keywords}
+            if not (isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "donates"):
+                raise FormatError(f"line {decorator.lineno}: expected @donates(input=output), found @{ast.unparse(decorator):.60}")
+            donated |= {ast.literal_eval(k.value): order.index(self.values[str(k.arg)]) for k in decorator.keywords}
         return Graph(tree.name, order, tuple(nodes), tuple(outputs), bound, dict(sorted(donated.items())))
 
     def parameter(self, argument: ast.arg) -> Value:
         note = argument.annotation
         if not (isinstance(note, ast.Subscript) and isinstance(note.value, ast.Name)):
             raise FormatError(f"line {argument.lineno}: parameter {argument.arg} needs a type such as f32[2, 3]")
-        shape = ast.literal_eval(note.slice)
-        value = Value(TensorType(as_dtype(note.value.id), shape if isinstance(shape, tuple) else (shape,)), argument.arg)
+        try:
+            shape = ast.literal_eval(note.slice)
+            shape = shape if isinstance(shape, tuple) else (shape,)
+            if not all(type(n) is int and n >= 0 for n in shape):
+                raise FormatError("extents are integers ≥ 0")
+            value = Value(TensorType(as_dtype(note.value.id), shape), argument.arg)
+        except (TinyTorchError, ValueError) as error:
+            raise FormatError(f"line {argument.lineno}: parameter {argument.arg}: {ast.unparse(note)}: {error}") from None
         self.values[argument.arg] = value
         return value
 
@@ -175,15 +206,15 @@ class _Reader:
 
     def assignment(self, tree: ast.Assign) -> Node:
         call, target = tree.value, tree.targets[0]
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and len(tree.targets) == 1 and all(k.arg for k in call.keywords)):
             raise FormatError(f"line {tree.lineno}: expected `name = op(values, attribute=…)`, found {ast.unparse(tree):.60}")
-        op = lookup(call.func.id)
         inputs = tuple(self.value(a) for a in call.args)
         attrs = {str(k.arg): self.attribute(k.value) for k in call.keywords}
-        attrs = {k: as_dtype(v) if k == "dtype" else v for k, v in attrs.items()}
         try:
+            op = lookup(call.func.id)
+            attrs = {k: as_dtype(v) if k == "dtype" else v for k, v in attrs.items()}
             types = op.infer(*(v.type for v in inputs), **attrs)
-        except (TinyTorchError, TypeError) as error:
+        except Exception as error:  # a type rule may stumble over whatever stands in the text
             raise FormatError(f"line {tree.lineno}: {ast.unparse(tree):.100}: {error}") from None
         types = types if isinstance(types, tuple) else (types,)
         targets = target.elts if isinstance(target, ast.Tuple) else [target]
@@ -206,5 +237,5 @@ def _literal(tree: ast.expr) -> Any:
         return tuple(map(_literal, tree.elts))
     try:
         return ast.literal_eval(tree)
-    except ValueError:
-        raise FormatError(f"line {tree.lineno}: {ast.unparse(tree)} is not a literal or a function defined above") from None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise FormatError(f"line {tree.lineno}: {ast.unparse(tree):.60} is not a literal or a function defined above") from None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import DType, as_dtype
-from ..errors import DTypeError, ShapeError
+from ..errors import OpError, ShapeError
 from ..op import Op
 from ..types import Shape, normalize_axes, normalize_axis
 from .contract import matmul, pair
@@ -95,7 +95,7 @@ def _gelu(x: Any, *, approximate: str) -> Any:
 
 def _gelu_prepare(x: Any, approximate: str = "none") -> Prepared:
     if approximate not in ("none", "tanh"):
-        raise DTypeError(f"gelu(approximate={approximate!r}): expected 'none' or 'tanh'")
+        raise OpError(f"gelu(approximate={approximate!r}): expected 'none' or 'tanh'")
     return (_floating(lift(x)),), {"approximate": approximate}
 
 
@@ -103,7 +103,10 @@ gelu = composite("gelu", _gelu, attributes(_gelu_prepare), "x Φ(x) (Hendrycks a
 
 
 def _clip_prepare(x: Any, low: float | None = None, high: float | None = None) -> Prepared:
-    return (lift(x),), {"low": low, "high": high}
+    for bound in (low, high):
+        if not (bound is None or isinstance(bound, (int, float, np.number))):
+            raise OpError(f"clip: a bound is {bound!r:.60}, expected a number or None; use maximum and minimum for bounds that are tensors")
+    return (lift(x),), {name: b.item() if isinstance(b, np.number) else b for name, b in (("low", low), ("high", high))}
 
 
 def _clip(x: Any, *, low: float | None, high: float | None) -> Any:
@@ -297,7 +300,7 @@ avg_pool2d = composite("avg_pool2d", _avg_pool2d, attributes(_pool_prepare), "th
 
 def _dropout_prepare(x: Any, key: Any, p: float = 0.5) -> Prepared:
     if not 0 <= p <= 1:
-        raise DTypeError(f"dropout(p={p}): expected a probability, 0 ≤ p ≤ 1")
+        raise OpError(f"dropout(p={p}): expected a probability, 0 ≤ p ≤ 1")
     return (_floating(lift(x)), cast_to(lift(key), as_dtype(np.int64))), {"p": float(p)}
 
 

@@ -47,7 +47,8 @@ def _matmul_infer(x: TensorType, y: TensorType, *, transpose_x: bool, transpose_
 
 
 def _matmul_eval(x: np.ndarray, y: np.ndarray, *, transpose_x: bool, transpose_y: bool) -> np.ndarray:
-    return np.matmul(x.swapaxes(-1, -2) if transpose_x else x, y.swapaxes(-1, -2) if transpose_y else y)
+    found = np.matmul(x.swapaxes(-1, -2) if transpose_x else x, y.swapaxes(-1, -2) if transpose_y else y)
+    return found.astype(x.dtype, copy=False)  # NumPy leaves a product of bf16 in f32
 
 
 def _matmul_vjp(g: Any, out: Any, x: Any, y: Any, *, transpose_x: bool, transpose_y: bool) -> tuple[Any, Any]:

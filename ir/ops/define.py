@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import DType, as_dtype
-from ..errors import DTypeError, OpError
+from ..dtypes import DType, as_dtype, bf16, f16
+from ..errors import DTypeError, OpError, ShapeError
 from ..interp import Builder, Evaluate, Operand
 from ..op import Kind, Op, registry
 from ..types import Shape, TensorType, broadcast_shapes, normalize_axes, reduced_shape
@@ -25,8 +25,11 @@ def lift(thing: Any, dtype: DType | None = None) -> Any:
     if isinstance(thing, np.ndarray):
         return Operand(thing)
     if isinstance(thing, (*Scalar, np.generic)):
-        given = dtype.np if dtype is not None else as_dtype(thing.dtype if isinstance(thing, np.generic) else type(thing)).np
-        return Operand(np.asarray(thing, given))
+        given = dtype or as_dtype(thing.dtype if isinstance(thing, np.generic) else type(thing))
+        try:
+            return Operand(np.asarray(thing, given.np))
+        except OverflowError:
+            raise DTypeError(f"{thing} does not fit {given}; convert the tensor to a wider type first, as in x.to(tt.i64)") from None
     if isinstance(thing, (list, tuple)):
         return Operand(np.asarray(thing))
     raise OpError(f"expected a tensor, a NumPy array or a number, got {type(thing).__name__}: {thing!r:.80}")
@@ -35,6 +38,11 @@ def lift(thing: Any, dtype: DType | None = None) -> Any:
 def cast_to(x: Any, dtype: DType) -> Any:
     """`x` with another element type; nothing to do if it has it already."""
     return x if x.dtype is dtype else registry["cast"](x, dtype)
+
+
+def widened(x: np.ndarray) -> np.ndarray:
+    """`x`, in f32 if its type is one that only stores."""
+    return x.astype(np.float32) if x.dtype in (f16.np, bf16.np) else x
 
 
 @lru_cache(maxsize=None)
@@ -52,7 +60,9 @@ def _key(x: Any) -> Any:
     if isinstance(x, Operand):
         dtype = x.payload.dtype
         return dtype.np if isinstance(dtype, DType) else dtype
-    return type(x) if type(x) in Scalar else np.asarray(x).dtype
+    if type(x) in Scalar:
+        return np.dtype(bool) if type(x) is bool else type(x)
+    return lift(x).dtype.np
 
 
 def pointwise(name: str, ufunc: np.ufunc, scalar: str, doc: str, *, vjp: Callable[..., Any] | None = None, eval: Callable[..., Any] | None = None,
@@ -93,8 +103,8 @@ def attributes(function: Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]) 
 
 
 def reduction(name: str, numpy: Callable[..., Any], doc: str, *, vjp: Callable[..., Any] | None, scalar: str | None, identity: Any,
-              accepts: str = "fiub", widen: bool = False, index: bool = False) -> Op:
-    """An op that folds axes. `widen`: small integers are summed as i64, as in NumPy; `index`: the result is a position (i64)."""
+              accepts: str = "fiub", widen: bool = False) -> Op:
+    """An op that folds axes. `widen`: small integers are summed as i64, as in NumPy."""
 
     def prepare(x: Any, axis: Any = None, keepdims: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
         x = lift(x)
@@ -106,11 +116,11 @@ def reduction(name: str, numpy: Callable[..., Any], doc: str, *, vjp: Callable[.
 
     def infer(x: TensorType, *, axis: Shape, keepdims: bool) -> TensorType:
         if identity is None and any(x.shape[a] == 0 for a in axis):
-            raise DTypeError(f"{name} of {x} over axes {axis}: there is no element, and {name} has no value for none")
-        return TensorType(as_dtype(np.int64) if index else x.dtype, reduced_shape(x.shape, axis, keepdims))
+            raise ShapeError(f"{name} of {x} over axes {axis}: there is no element, and {name} has no value for none")
+        return TensorType(x.dtype, reduced_shape(x.shape, axis, keepdims))
 
     def evaluate(x: np.ndarray, *, axis: Shape, keepdims: bool) -> np.ndarray:
-        return np.asarray(numpy(x, axis=axis, keepdims=keepdims))
+        return np.asarray(numpy(widened(x), axis=axis, keepdims=keepdims)).astype(x.dtype, copy=False)
 
     prepare.__name__ = name
     return Op(name=name, kind=Kind.REDUCE, doc=doc, infer=infer, eval=evaluate, prepare=attributes(prepare), vjp=vjp, scalar=scalar,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..errors import OpError, ShapeError
 from ..graph import Graph, evaluate
+from ..interp import Builder
 from ..op import Kind, Op
 from ..types import TensorType
 from .define import lift
@@ -17,10 +20,19 @@ __all__ = ["fused"]
 STYLES = ("pointwise", "reduce", "contract")
 
 
-def _prepare(*operands: Any, body: Graph, style: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _prepare(*operands: Any, body: Graph | Callable[..., Any], style: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if style not in STYLES:
         raise OpError(f"fused: style {style!r}, expected one of {STYLES}")
-    return tuple(map(lift, operands)), {"body": body, "style": style}
+    lifted = tuple(map(lift, operands))
+    return lifted, {"body": body if isinstance(body, Graph) else _traced(body, lifted), "style": style}
+
+
+def _traced(function: Callable[..., Any], operands: tuple[Any, ...]) -> Graph:
+    """The body as a graph, where the text of a program is run as it stands."""
+    build = Builder(function.__name__)
+    with build:
+        result = function(*map(build.input, inspect.signature(function).parameters, (o.type for o in operands)))
+    return build.finish(result if isinstance(result, tuple) else (result,))
 
 
 def _infer(*types: TensorType, body: Graph, style: str) -> tuple[TensorType, ...]:
@@ -34,8 +46,4 @@ def _eval(*arrays: np.ndarray, body: Graph, style: str) -> tuple[np.ndarray, ...
     return tuple(evaluate(body, arrays))
 
 
-def _flops(out: TensorType, *types: TensorType, body: Graph, style: str) -> int:
-    return sum(node.op.flops(node.output.type, *(v.type for v in node.inputs), **node.attrs) for node in body.nodes)
-
-
-fused = Op(name="fused", kind=Kind.FUSED, doc="run the graph `body` as one kernel", prepare=_prepare, infer=_infer, eval=_eval, flops=_flops)
+fused = Op(name="fused", kind=Kind.FUSED, doc="run the graph `body` as one kernel", prepare=_prepare, infer=_infer, eval=_eval)

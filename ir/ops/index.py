@@ -46,7 +46,9 @@ take = Op(
 
 def _scatter(x: Any, indices: Any, updates: Any, axis: int = 0) -> Prepared:
     x, updates = lift(x), lift(updates)
-    return (x, _positions(indices, "scatter_add"), cast_to(updates, x.dtype)), {"axis": normalize_axis(axis, x.ndim)}
+    operands, attrs = (x, _positions(indices, "scatter_add"), cast_to(updates, x.dtype)), {"axis": normalize_axis(axis, x.ndim)}
+    _scatter_infer(*(o.type for o in operands), **attrs)  # NumPy would broadcast the updates
+    return operands, attrs
 
 
 def _scatter_infer(x: TensorType, indices: TensorType, updates: TensorType, *, axis: int) -> TensorType:
@@ -83,6 +85,13 @@ def _take_along_infer(x: TensorType, indices: TensorType, *, axis: int) -> Tenso
     return TensorType(x.dtype, (*shape[:axis], indices.shape[axis], *shape[axis + 1:]))
 
 
+def _put(x: Any, indices: Any, updates: Any, axis: int = -1) -> Prepared:
+    (x, indices), attrs = _take_along(x, indices, axis)
+    operands = (x, indices, cast_to(lift(updates), x.dtype))
+    _put_infer(*(o.type for o in operands), **attrs)  # NumPy would broadcast the updates
+    return operands, attrs
+
+
 def _put_infer(x: TensorType, indices: TensorType, updates: TensorType, *, axis: int) -> TensorType:
     wanted = _take_along_infer(x, indices, axis=axis)
     if updates != wanted:
@@ -105,6 +114,6 @@ take_along = Op(
 
 put_along = Op(
     name="put_along", kind=Kind.INDEX, doc="x with `updates` added along `axis` at the positions of `indices`: the transpose of `take_along`",
-    prepare=attributes(lambda x, indices, updates, axis=-1: _scatter(x, indices, updates, axis)), infer=_put_infer, eval=_put_eval,
+    prepare=attributes(_put), infer=_put_infer, eval=_put_eval,
     flops=lambda out, x, indices, updates, *, axis: updates.size,
     vjp=lambda g, out, x, indices, updates, *, axis: (g, None, take_along(g, indices, axis)))

@@ -30,10 +30,10 @@ sub = pointwise("sub", np.subtract, "{0} - {1}", "x - y", vjp=lambda g, out, x, 
 mul = pointwise("mul", np.multiply, "{0} * {1}", "x * y", commutative=True, vjp=lambda g, out, x, y: (g * y, g * x))
 div = pointwise("div", np.true_divide, "{0} / {1}", "x / y", vjp=lambda g, out, x, y: (g / y, -g * out / y))
 neg = pointwise("neg", np.negative, "-{0}", "-x", vjp=lambda g, out, x: (-g,))
-abs = pointwise("abs", np.absolute, "absolute({0})", "|x|", vjp=lambda g, out, x: (g * sign(x),))
-sign = pointwise("sign", np.sign, "sign({0})", "-1, 0 or 1", vjp=lambda g, out, x: (None,))
-floor_div = pointwise("floor_div", np.floor_divide, "floor_div({0}, {1})", "⌊x / y⌋", vjp=lambda g, out, x, y: (None, None))
-mod = pointwise("mod", np.remainder, "mod({0}, {1})", "x - y⌊x / y⌋, with the sign of y",
+abs = pointwise("abs", np.absolute, "absolute_{T}({0})", "|x|", vjp=lambda g, out, x: (g * sign(x),))
+sign = pointwise("sign", np.sign, "sign_{T}({0})", "-1, 0 or 1", vjp=lambda g, out, x: (None,))
+floor_div = pointwise("floor_div", np.floor_divide, "floor_div_{T}({0}, {1})", "⌊x / y⌋", vjp=lambda g, out, x, y: (None, None))
+mod = pointwise("mod", np.remainder, "mod_{T}({0}, {1})", "x - y⌊x / y⌋, with the sign of y",
                 vjp=lambda g, out, x, y: (g, -g * floor(x / y)))
 pow = pointwise("pow", np.power, "pow_{T}({0}, {1})", "x to the power y", transcendental=True,
                 vjp=lambda g, out, x, y: (g * y * pow(x, y - 1), g * out * log(where(x > 0, x, 1.0))))
@@ -62,7 +62,7 @@ expm1 = pointwise("expm1", np.expm1, "expm1_{T}({0})", "eˣ - 1, exact near 0", 
 log = pointwise("log", np.log, "log_{T}({0})", "natural logarithm", transcendental=True, vjp=lambda g, out, x: (g / x,))
 log1p = pointwise("log1p", np.log1p, "log1p_{T}({0})", "log(1 + x), exact near 0", transcendental=True, vjp=lambda g, out, x: (g / (x + 1),))
 sqrt = pointwise("sqrt", np.sqrt, "sqrt_{T}({0})", "√x", vjp=lambda g, out, x: (g * 0.5 / out,))
-rsqrt = pointwise("rsqrt", np.sqrt, "rsqrt_{T}({0})", "1 / √x", flops=2, eval=lambda x: (1 / np.sqrt(x)).astype(np.sqrt(x[..., :0]).dtype),
+rsqrt = pointwise("rsqrt", np.sqrt, "rsqrt_{T}({0})", "1 / √x", flops=2, eval=lambda x: np.asarray(1 / np.sqrt(x)),
                   vjp=lambda g, out, x: (g * -0.5 * out / x,))
 sin = pointwise("sin", np.sin, "sin_{T}({0})", "sine", transcendental=True, vjp=lambda g, out, x: (g * cos(x),))
 cos = pointwise("cos", np.cos, "cos_{T}({0})", "cosine", transcendental=True, vjp=lambda g, out, x: (-g * sin(x),))
@@ -78,7 +78,7 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def _erf_eval(x: np.ndarray) -> np.ndarray:
-    return (_erf(x.astype(np.float64)) if x.size else x).astype(np.exp(x[..., :0]).dtype)
+    return (_erf(x.astype(np.float64)) if x.size else x).astype(np.exp(np.zeros(0, x.dtype)).dtype)
 
 
 sigmoid = pointwise("sigmoid", np.exp, "sigmoid_{T}({0})", "1 / (1 + e⁻ˣ)", transcendental=True, eval=_sigmoid, flops=3,
@@ -95,16 +95,16 @@ lt = pointwise("lt", np.less, "{0} < {1}", "x < y", **_NONE)
 le = pointwise("le", np.less_equal, "{0} <= {1}", "x ≤ y", **_NONE)
 gt = pointwise("gt", np.greater, "{0} > {1}", "x > y", **_NONE)
 ge = pointwise("ge", np.greater_equal, "{0} >= {1}", "x ≥ y", **_NONE)
-logical_not = pointwise("logical_not", np.logical_not, "not_({0})", "whether x is 0", **_FLAT)
+logical_not = pointwise("logical_not", np.logical_not, "negation({0})", "whether x is 0", **_FLAT)
 logical_and = pointwise("logical_and", np.logical_and, "truth({0}) & truth({1})", "whether both are not 0", commutative=True, **_NONE)
 logical_or = pointwise("logical_or", np.logical_or, "truth({0}) | truth({1})", "whether either is not 0", commutative=True, **_NONE)
 logical_xor = pointwise("logical_xor", np.logical_xor, "truth({0}) ^ truth({1})", "whether just one is not 0", commutative=True, **_NONE)
-bitwise_not = pointwise("bitwise_not", np.bitwise_not, "invert({0})", "the bits of x turned over")
+bitwise_not = pointwise("bitwise_not", np.bitwise_not, "invert_{T}({0})", "the bits of x turned over")
 bitwise_and = pointwise("bitwise_and", np.bitwise_and, "{0} & {1}", "bits that both have", commutative=True)
 bitwise_or = pointwise("bitwise_or", np.bitwise_or, "{0} | {1}", "bits that either has", commutative=True)
 bitwise_xor = pointwise("bitwise_xor", np.bitwise_xor, "{0} ^ {1}", "bits that just one has", commutative=True)
-left_shift = pointwise("left_shift", np.left_shift, "shift_left({0}, {1})", "x · 2ʸ on integers")
-right_shift = pointwise("right_shift", np.right_shift, "shift_right({0}, {1})", "⌊x / 2ʸ⌋ on integers")
+left_shift = pointwise("left_shift", np.left_shift, "shift_left_{T}({0}, {1})", "x · 2ʸ on integers")
+right_shift = pointwise("right_shift", np.right_shift, "shift_right_{T}({0}, {1})", "⌊x / 2ʸ⌋ on integers")
 
 # -- choosing and converting -------------------------------------------------------------------------------------------
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ..dtypes import as_dtype
+from ..errors import ShapeError
 from ..op import Kind, Op
 from ..types import TensorType, normalize_axis, reduced_shape
-from .define import attributes, lift, reduction
-from .pointwise import cast, eq, where
-from .view import broadcast_to, reshape, slice
+from .define import attributes, lift, reduction, widened
+from .pointwise import cast, eq
+from .view import broadcast_to, concat, pad, reshape, slice, transpose
 
 __all__ = ["argmax", "argmin", "cumsum", "max", "min", "prod", "sum"]
 
@@ -27,11 +29,24 @@ def _extreme_vjp(g: Any, out: Any, x: Any, *, axis: tuple[int, ...], keepdims: b
 
 
 def _prod_vjp(g: Any, out: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> tuple[Any]:
-    zero = eq(x, 0.0)
-    zeros = sum(cast(zero, x.dtype), axis, keepdims=True)
-    rest = prod(where(zero, 1.0, x), axis, keepdims=True)  # the product of all that is not 0
-    alone = where(zero, rest, 0.0)
-    return (_spread(g, x, axis) * where(eq(zeros, 0.0), rest / where(zero, 1.0, x), where(eq(zeros, 1.0), alone, 0.0)),)
+    order = (*(a for a in range(x.ndim) if a not in axis), *axis)
+    last = transpose(x, order)
+    others = _product_of_others(reshape(last, (*last.shape[:x.ndim - len(axis)], math.prod(x.shape[a] for a in axis))))
+    return (_spread(g, x, axis) * transpose(reshape(others, last.shape), [order.index(a) for a in range(x.ndim)]),)
+
+
+def _product_of_others(x: Any) -> Any:
+    """For each element of the last axis the product of all others, by pairs: no division, so that zeros are right at every order."""
+    *lead, n = x.shape
+    if n < 2 or 0 in lead:
+        return broadcast_to(lift(1, x.dtype), x.shape)
+    if n % 2:
+        x = pad(x, [0] * x.ndim, [0] * (x.ndim - 1) + [1], value=1.0)
+    pairs = reshape(x, (*lead, (n + 1) // 2, 2))
+    size = (*pairs.shape[:-1], 1)
+    left, right = slice(pairs, [0] * pairs.ndim, size), slice(pairs, [0] * (pairs.ndim - 1) + [1], size)
+    rest = reshape(_product_of_others(reshape(left * right, size[:-1])), size)
+    return slice(reshape(concat(rest * right, rest * left, axis=-1), x.shape), [0] * x.ndim, (*lead, n))
 
 
 sum = reduction("sum", np.sum, "Σ over `axis` (all by default); small integers and booleans are summed as i64", scalar="{0} + {1}", identity=0, widen=True,
@@ -48,7 +63,7 @@ def _position(name: str, numpy: Any) -> Op:
 
     def infer(x: TensorType, *, axis: int, keepdims: bool) -> TensorType:
         if x.shape[axis] == 0:
-            raise ValueError(f"{name} of {x} along axis {axis}: there is no element")
+            raise ShapeError(f"{name} of {x} along axis {axis}: there is no element")
         return TensorType(as_dtype(np.int64), reduced_shape(x.shape, (axis,), keepdims))
 
     prepare.__name__ = name
@@ -75,5 +90,5 @@ def _cumsum(x: Any, axis: int = -1) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 cumsum = Op(
     name="cumsum", kind=Kind.INDEX, doc="running sums along `axis`", infer=lambda x, *, axis: x, prepare=attributes(_cumsum),
-    eval=lambda x, *, axis: np.cumsum(x, axis=axis, dtype=x.dtype), flops=lambda out, x, *, axis: x.size - x.size // (x.shape[axis] or 1),
+    eval=lambda x, *, axis: np.cumsum(widened(x), axis=axis).astype(x.dtype, copy=False), flops=lambda out, x, *, axis: x.size - x.size // (x.shape[axis] or 1),
     vjp=lambda g, out, x, *, axis: (_flip(cumsum(_flip(g, axis), axis), axis),))

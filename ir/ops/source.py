@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ..dtypes import DType, as_dtype
 from ..errors import OpError
+from ..interp import nested_tuple
 from ..op import Kind, Op
 from ..types import TensorType, normalize_axis
 from .define import attributes
@@ -16,19 +18,24 @@ __all__ = ["constant", "iota"]
 
 
 def _constant(value: Any, dtype: Any, shape: tuple[int, ...] = ()) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return (), {"value": value, "dtype": as_dtype(dtype), "shape": tuple(shape)}
+    plain = value if isinstance(value, (bool, int, float)) else nested_tuple(np.asarray(value))
+    return (), {"value": plain, "dtype": as_dtype(dtype), "shape": tuple(int(n) for n in shape)}
 
 
 def _constant_eval(*, value: Any, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
     array = np.array(value, dtype.np)
-    if array.size != int(np.prod(shape)):
+    if array.size != math.prod(shape):
         raise OpError(f"constant: {array.size} numbers do not fill shape {shape}")
     return array.reshape(shape)
 
 
+def _constant_infer(*, value: Any, dtype: DType, shape: tuple[int, ...]) -> TensorType:
+    return TensorType(dtype, _constant_eval(value=value, dtype=dtype, shape=shape).shape)
+
+
 constant = Op(
     name="constant", kind=Kind.SOURCE, doc="The literal `value` (a number or nested tuples of numbers) as a tensor.",
-    prepare=attributes(_constant), eval=_constant_eval, infer=lambda *, value, dtype, shape: TensorType(dtype, shape))
+    prepare=attributes(_constant), eval=_constant_eval, infer=_constant_infer)
 
 
 def _iota(shape: Any, axis: int = 0, dtype: Any = "i64") -> tuple[tuple[Any, ...], dict[str, Any]]:

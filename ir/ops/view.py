@@ -73,10 +73,14 @@ broadcast_to = Op(
 def _slice(x: Any, start: Sequence[int], size: Sequence[int], step: Sequence[int] | None = None) -> Prepared:
     x = lift(x)
     ints = [tuple(int(n) for n in part) for part in (start, size, step or (1,) * x.ndim)]
-    return (x,), dict(zip(("start", "size", "step"), ints, strict=True))
+    attrs = dict(zip(("start", "size", "step"), ints, strict=True))
+    _slice_infer(x.type, **attrs)  # NumPy would take what there is
+    return (x,), attrs
 
 
 def _slice_infer(x: TensorType, *, start: Shape, size: Shape, step: Shape) -> TensorType:
+    if not len(start) == len(size) == len(step) == x.ndim:
+        raise ShapeError(f"slice of {x} by start={start}, size={size}, step={step}: expected {x.ndim} numbers each")
     for axis, (first, count, stride, extent) in enumerate(zip(start, size, step, x.shape, strict=True)):
         last = first + (count - 1) * stride
         if count < 0 or (count > 0 and not (0 <= first < extent and 0 <= last < extent)):
@@ -169,6 +173,8 @@ def _windows(x: Any, axes: Sequence[int], size: Sequence[int], step: Sequence[in
 
 
 def _windows_infer(x: TensorType, *, axes: Shape, size: Shape, step: Shape, dilation: Shape) -> TensorType:
+    if not len(axes) == len(size) == len(step) == len(dilation):
+        raise ShapeError(f"windows of {x} over axes={axes}: size={size}, step={step}, dilation={dilation} must have a number for each axis")
     shape = list(x.shape)
     for axis, n, stride, gap in zip(axes, size, step, dilation, strict=True):
         reach = (n - 1) * gap + 1
@@ -192,7 +198,10 @@ windows = Op(
 
 def _fold(x: Any, shape: Shape, axes: Shape, size: Shape, step: Shape, dilation: Shape) -> Prepared:
     attrs = {"shape": shape, "axes": axes, "size": size, "step": step, "dilation": dilation}
-    return (lift(x),), {k: tuple(int(n) for n in v) for k, v in attrs.items()}
+    found = {k: tuple(int(n) for n in v) for k, v in attrs.items()}
+    x = lift(x)
+    _fold_infer(x.type, **found)  # NumPy would broadcast the windows
+    return (x,), found
 
 
 def _fold_infer(x: TensorType, *, shape: Shape, **attrs: Shape) -> TensorType:

@@ -1,0 +1,161 @@
+"""The equations of `Simplify` that depend on shapes: views of views, repeated operands, reductions of what is repeated.
+
+    graph = rewrite(graph, Table(VIEW_RULES))
+
+Each rule is a function of a node and of the graph being written, and gives what replaces the node, or None. Explicit repetition
+(`broadcast_to`) before an elementwise op goes, since such ops repeat by themselves: what is left is one loop that fusion can take whole.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinytorch.ir import Kind, Node, Op, Operand, Value, bind, ops, registry
+from tinytorch.ir.types import Shape, broadcast_shapes
+
+from .rewrite import By, Edit, as_number
+
+# -- views -------------------------------------------------------------------------------------------------------------
+
+
+def _below(node: Node, edit: Edit, op: Op) -> Node | None:
+    """The node that makes the first operand, if it is of this op."""
+    below = edit.producer.get(node.inputs[0])
+    return below if below is not None and below.op is op else None
+
+
+def _reshape(node: Node, edit: Edit) -> Any:
+    x = node.inputs[0]
+    if x.shape == node.output.shape:
+        return Operand(x)
+    below = _below(node, edit, ops.reshape)
+    return ops.reshape(Operand(below.inputs[0]), node.output.shape) if below is not None else None
+
+
+def _transpose(node: Node, edit: Edit) -> Any:
+    x, axes = node.inputs[0], node.attrs["axes"]
+    moved = [a for a in axes if x.shape[a] != 1]
+    if moved == sorted(moved):
+        return ops.reshape(Operand(x), node.output.shape)
+    below = _below(node, edit, ops.transpose)
+    return ops.transpose(Operand(below.inputs[0]), tuple(below.attrs["axes"][a] for a in axes)) if below is not None else None
+
+
+def _broadcast(node: Node, edit: Edit) -> Any:
+    x, shape = node.inputs[0], node.output.shape
+    if x.type.size == node.output.type.size:
+        return ops.reshape(Operand(x), shape)
+    source = _unbroadcast(x, edit)
+    return ops.broadcast_to(Operand(source), shape) if source is not x else None
+
+
+def _slice(node: Node, edit: Edit) -> Any:
+    x, start, size, step = node.inputs[0], node.attrs["start"], node.attrs["size"], node.attrs["step"]
+    if size == x.shape and all(s == 1 or n == 1 for s, n in zip(step, size, strict=True)) and x.type.size:
+        return Operand(x)
+    below = _below(node, edit, ops.slice)
+    if below is None or 0 in size:
+        return None
+    first, stride = below.attrs["start"], below.attrs["step"]
+    starts = tuple(f + a * s for f, a, s in zip(first, start, stride, strict=True))
+    return ops.slice(Operand(below.inputs[0]), starts, size, tuple(a * b for a, b in zip(step, stride, strict=True)))
+
+
+def _pad(node: Node, edit: Edit) -> Any:
+    return Operand(node.inputs[0]) if node.inputs[0].shape == node.output.shape else None
+
+
+def _concat(node: Node, edit: Edit) -> Any:
+    parts = [v for v in node.inputs if v.type.size] or list(node.inputs[:1])
+    if len(parts) == 1:
+        return Operand(parts[0]) if parts[0].shape == node.output.shape else None
+    return ops.concat(*map(Operand, parts), axis=node.attrs["axis"]) if len(parts) < len(node.inputs) else None
+
+
+# -- repeated operands -------------------------------------------------------------------------------------------------
+
+
+def _unbroadcast(value: Value, edit: Edit) -> Value:
+    """What `value` repeats: the operand of a broadcast_to, or of a reshape that adds axes of extent 1 in front."""
+    while (node := edit.producer.get(value)) is not None and (
+            node.op is ops.broadcast_to or (node.op is ops.reshape and adds_leading_ones(node.inputs[0].shape, value.shape))):
+        value = node.inputs[0]
+    return value
+
+
+def adds_leading_ones(old: Shape, new: Shape) -> bool:
+    """Whether `new` is `old` with axes of extent 1 put in front."""
+    more = len(new) - len(old)
+    return more >= 0 and new[more:] == old and all(n == 1 for n in new[:more])
+
+
+def _repeat_late(node: Node, edit: Edit) -> Any:
+    sources = tuple(_unbroadcast(v, edit) for v in node.inputs)
+    if sources == node.inputs:
+        return None
+    shape = broadcast_shapes(*(v.shape for v in sources))
+    if shape != node.output.shape and all(a.type.size == b.type.size for a, b in zip(sources, node.inputs, strict=True)):
+        return None  # nothing is repeated, axes of extent 1 are put in front: that would only move
+    return bind(node.op, *map(Operand, sources), **node.attrs)  # repeated to the shape of the node, if it is less
+
+
+# -- reductions --------------------------------------------------------------------------------------------------------
+
+POINTWISE = tuple(op for op in registry.values() if op.kind is Kind.POINTWISE)
+_REDUCTIONS = (ops.sum, ops.prod, ops.max, ops.min)
+
+
+def _reduce_nothing(node: Node, edit: Edit) -> Any:
+    x = node.inputs[0]
+    return ops.reshape(Operand(x), node.output.shape) if all(x.shape[a] == 1 for a in node.attrs["axis"]) else None
+
+
+def _reduce_twice(node: Node, edit: Edit) -> Any:
+    below = _below(node, edit, node.op)
+    if below is None or edit.is_shared(node.inputs[0]):
+        return None
+    inner, x = below.attrs["axis"], below.inputs[0]
+    left = range(len(x.shape)) if below.attrs["keepdims"] else [a for a in range(len(x.shape)) if a not in inner]
+    axes = tuple(sorted({*inner, *(left[a] for a in node.attrs["axis"])}))
+    return ops.reshape(node.op(Operand(x), axes), node.output.shape)
+
+
+def _reduce_repeated(node: Node, edit: Edit) -> Any:
+    x, axes = node.inputs[0], node.attrs["axis"]
+    source = _unbroadcast(x, edit)
+    if source is x or 0 in x.shape:
+        return None
+    aligned = (1,) * (len(x.shape) - len(source.shape)) + source.shape
+    times = math.prod(x.shape[a] for a in axes if aligned[a] == 1)
+    if times == 1:
+        return None
+    count = np.asarray(times, x.dtype.np)
+    if as_number(count) != times:
+        return None
+    wide = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
+    y = ops.broadcast_to(node.op(ops.reshape(Operand(source), aligned), axes, keepdims=True), wide)
+    y = ops.reshape(y, node.output.shape)
+    return ops.mul(y, Operand(count)) if node.op is ops.sum else y
+
+
+# -- the tables --------------------------------------------------------------------------------------------------------
+
+VIEW_RULES: tuple[By, ...] = (
+    By("reshape of a reshape, or to the same shape", (ops.reshape,), _reshape),
+    By("transpose of a transpose, or of axes that stay in order", (ops.transpose,), _transpose),
+    By("broadcast_to of a broadcast_to, or that repeats nothing", (ops.broadcast_to,), _broadcast),
+    By("slice of a slice, or of everything", (ops.slice,), _slice),
+)
+
+SHAPE_RULES: tuple[By, ...] = (
+    By("pad by nothing", (ops.pad,), _pad),
+    By("concat of one, and of empty parts", (ops.concat,), _concat),
+    By("f(repeat x, y) = f(x, y), or = repeat f(x, y) if y too is repeated", POINTWISE, _repeat_late),
+
+    By("Σ over axes of extent 1", _REDUCTIONS, _reduce_nothing),
+    By("Σ Σ x = Σ x", _REDUCTIONS, _reduce_twice),
+    By("Σ of n equal x = n x", (ops.sum, ops.max, ops.min), _reduce_repeated),
+)

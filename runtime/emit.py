@@ -1,0 +1,44 @@
+"""From a node to its launches: which emitter makes what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tinytorch.ir import Graph, Kind, Node, Value, ops
+from tinytorch.ir.errors import CompileError
+
+from .contract import emit_contraction
+from .launch import Launch, Ref
+from .loops import emit_loops
+from .move import MOVES, emit_copy
+
+
+def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int], threads: int) -> list[Launch]:
+    """The launches that compute `node`, in order.
+
+    Args:
+        strides: of each operand, in elements.
+        aliases: result number -> operand number, where the result overwrites the operand.
+    Raises:
+        CompileError: no kernel can be made; the message shows the node.
+    """
+    if node.body is not None:
+        if node.attrs["style"] == "contract":
+            return [emit_contraction(node, strides, aliases, threads)]
+        return [emit_loops(node.body, strides, aliases, threads)]
+    if node.op is ops.matmul:
+        return [emit_contraction(node, strides, aliases, threads)]
+    if node.op in MOVES:
+        return MOVES[node.op](node, strides, threads)
+    if node.op.kind in (Kind.POINTWISE, Kind.REDUCE, Kind.RANDOM):
+        return [emit_loops(alone(node), strides, aliases, threads)]
+    if node.op.kind is Kind.VIEW:
+        return [emit_copy(node.inputs[0].type, tuple(strides[0]), threads, Ref("input", 0), Ref("output", 0))]
+    raise CompileError(f"{node.op}: no kernel for an op of kind {node.op.kind.value}; expand composites before compiling")
+
+
+def alone(node: Node) -> Graph:
+    """A graph of one node."""
+    inputs = tuple(Value(v.type, v.hint) for v in node.inputs)  # the same operand twice is two operands of the kernel
+    outputs = tuple(Value(v.type, v.hint) for v in node.outputs)
+    return Graph(node.op.name, inputs, (Node(node.op, inputs, node.attrs, outputs, node.source),), outputs)

@@ -1,0 +1,57 @@
+"""What an emitter gives: a kernel's source, the words of its argument table, and how its work divides."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from .build import KernelSource
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A word that will hold an address: of operand or result `number` of the node, `elements` further on."""
+
+    place: str  # "input" or "output"
+    number: int
+    elements: int = 0
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A word that will hold the address of the workers' scratch memory."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """A word that will hold the address where a kernel reports a position out of range."""
+
+
+SCRATCH, STATUS = Scratch(), Status()
+Word = int | Ref | Scratch | Status
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One step of a program: run `source` over `extent` work items in `chunks` parts."""
+
+    source: KernelSource
+    words: tuple[Word, ...]
+    extent: int
+    chunks: int
+    scratch_bytes: int = 0  # for each worker
+
+
+def float_word(value: float) -> int:
+    """The bits of a float as the integer of a table; kernels read it with `load_f64(args, k, …)`."""
+    return int(struct.unpack("<q", struct.pack("<d", value))[0])
+
+
+GRAIN = 1 << 14  # simple element operations below which a second thread costs more than it brings
+
+
+def chunks_for(work: int, extent: int, threads: int) -> int:
+    """Into how many parts to cut a step of `work` element operations: fixed by sizes and thread count, so that results are too."""
+    if threads == 1 or work < 2 * GRAIN:
+        return 1
+    return max(1, min(extent, 4 * threads, work // GRAIN))

@@ -1,0 +1,240 @@
+"""Register tiles for contractions: outer-product tiles, dot products of rows, and the moves that lay operands out.
+
+A kernel file makes its pieces once, at module level, and calls them on addresses (bytes) and strides (elements):
+
+    multiply = outer_tile(rows=8, vectors=2, lanes=16, element="f32")
+    multiply(a, a_row, a_step, 8, b, b_step, depth, tile, 0)
+
+`outer_tile` keeps rows x (vectors * lanes) sums in registers: each step along the depth loads a few vectors of B,
+broadcasts one element of A per row, and does rows x vectors multiply-adds (Goto and van de Geijn, "Anatomy of
+high-performance matrix multiplication", 2008). A is addressed by two strides, so row-major, transposed and packed
+operands are the same code. The other pieces: `row_dots` (sums along the depth, for matrix times vector),
+`transpose_block` and `copy_row` (packing).
+
+With `NUMBA_DISABLE_JIT=1` each piece is a plain NumPy function on the same addresses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from .build import has
+from .convert import F32, F64, I32, I64, NUMPY, call_function
+from .lowlevel import helper
+
+SCALARS = {"f32": F32, "f64": F64}
+Piece = Callable[..., None]
+
+
+def outer_tile(rows: int, vectors: int, lanes: int, element: str) -> Piece:
+    """tile[r, c] = sum over k < depth of A[r, k] * B[k, c], of rows x (vectors * lanes); with `add`, added to the tile.
+
+    A[r, k] lies at `a + r * a_row + k * a_step`, B[k, c] at `b + k * b_step + c`, the tile dense at `tile`. Only the
+    first `valid` rows of A are read: the sums of the rows after them repeat the last one.
+    """
+    def plain(a: int, a_row: int, a_step: int, valid: int, b: int, b_step: int, depth: int, tile: int,
+              add: int) -> None:
+        columns = vectors * lanes
+        operand = _view(element, a, (valid, depth), (a_row, a_step))[_repeat_last(rows, valid)]
+        out = _view(element, tile, (rows, columns), (columns, 1))
+        out[...] = operand @ _view(element, b, (depth, columns), (b_step, 1)) + (out if add else 0)
+
+    @helper(plain)
+    def multiply(a: Any, a_row: Any, a_step: Any, valid: Any, b: Any, b_step: Any, depth: Any, tile: Any,
+                 add: Any) -> Any:
+        return _moves(9, lambda v, *values: _emit_outer_tile(v, rows, vectors, *values), element, lanes)
+    return multiply  # type: ignore[no-any-return]
+
+
+def row_dots(rows: int, lanes: int, element: str) -> Piece:
+    """out[r] = sum over k < depth of x[k] * B[r, k], for some rows; depth is a multiple of `lanes`.
+
+    Only the first `valid` rows of B are read, as in `outer_tile`.
+    """
+    def plain(x: int, b: int, b_row: int, valid: int, depth: int, out: int) -> None:
+        matrix = _view(element, b, (valid, depth), (b_row, 1))[_repeat_last(rows, valid)]
+        _view(element, out, (rows,), (1,))[...] = matrix @ _view(element, x, (depth,), (1,))
+
+    @helper(plain)
+    def dots(x: Any, b: Any, b_row: Any, valid: Any, depth: Any, out: Any) -> Any:
+        return _moves(6, lambda v, *values: _emit_row_dots(v, rows, *values), element, lanes)
+    return dots  # type: ignore[no-any-return]
+
+
+def transpose_block(lanes: int, element: str) -> Piece:
+    """out[c, r] = x[r, c] for a lanes x lanes block, in registers.
+
+    Only the first `valid` rows of x are read: the columns of out after them repeat the last one.
+    """
+    def plain(x: int, x_row: int, valid: int, out: int, out_row: int) -> None:
+        block = _view(element, x, (valid, lanes), (x_row, 1))[_repeat_last(lanes, valid)]
+        _view(element, out, (lanes, lanes), (out_row, 1))[...] = block.T
+
+    @helper(plain)
+    def transpose(x: Any, x_row: Any, valid: Any, out: Any, out_row: Any) -> Any:
+        return _moves(5, _emit_transpose, element, lanes)
+    return transpose  # type: ignore[no-any-return]
+
+
+def copy_row(count: int, element: str) -> Piece:
+    """out[c] = x[c] for c < count, as one vector."""
+    def plain(x: int, out: int) -> None:
+        _view(element, out, (count,), (1,))[...] = _view(element, x, (count,), (1,))
+
+    @helper(plain)
+    def copy(x: Any, out: Any) -> Any:
+        return _moves(2, lambda v, x, out: v.store(v.load(v.pointer(x)), v.pointer(out)), element, count)
+    return copy  # type: ignore[no-any-return]
+
+
+class _Vectors:
+    """Loads, stores and arithmetic of one vector type, for an LLVM builder."""
+
+    def __init__(self, builder: Any, element: str, lanes: int) -> None:
+        self.builder, self.lanes, self.size = builder, lanes, NUMPY[element].itemsize
+        self.scalar = SCALARS[element]
+        self.vector = ir.VectorType(self.scalar, lanes)
+        self.suffix = f"v{lanes}{element}"
+        self.zero = ir.Constant(self.vector, None)
+
+    def pointer(self, address: Any) -> Any:
+        return self.builder.inttoptr(address, ir.PointerType())
+
+    def at(self, pointer: Any, elements: Any) -> Any:
+        """`pointer + elements`, where elements is an int or an int64 value."""
+        count = _int(elements) if isinstance(elements, int) else elements
+        return self.builder.gep(pointer, [count], source_etype=self.scalar)
+
+    def load(self, pointer: Any) -> Any:
+        return self.builder.load(pointer, align=self.size, typ=self.vector)
+
+    def store(self, value: Any, pointer: Any) -> None:
+        self.builder.store(value, pointer, align=self.size)
+
+    def broadcast(self, pointer: Any) -> Any:
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        one = self.builder.load(pointer, align=self.size, typ=self.scalar)
+        first = self.builder.insert_element(undefined, one, ir.Constant(I32, 0))
+        return self.shuffle(first, undefined, [0] * self.lanes)
+
+    def shuffle(self, x: Any, y: Any, lanes: list[int]) -> Any:
+        mask = ir.Constant(ir.VectorType(I32, len(lanes)), [ir.Constant(I32, lane) for lane in lanes])
+        return self.builder.shuffle_vector(x, y, mask)
+
+    def multiply_add(self, x: Any, y: Any, z: Any) -> Any:
+        """x * y + z, fused only where the machine has it: elsewhere `llvm.fma` is a call into libm for each lane."""
+        if not (has("fma") or has("neon")):
+            return self.builder.fadd(self.builder.fmul(x, y), z)
+        return call_function(self.builder, f"llvm.fma.{self.suffix}", self.vector, [x, y, z])
+
+    def sum(self, x: Any) -> Any:
+        start = ir.Constant(self.scalar, 0.0)
+        name = f"llvm.vector.reduce.fadd.{self.suffix}"
+        return call_function(self.builder, name, self.scalar, [start, x], fastmath=("reassoc",))
+
+    def rows(self, base: Any, stride: Any, valid: Any, count: int) -> list[Any]:
+        """Pointers to `count` rows; those after the last valid row repeat it, so that nothing outside is read."""
+        last, pointers = self.builder.sub(valid, _int(1)), []
+        for row in range(count):
+            inside = self.builder.icmp_signed("<", _int(row), last)
+            pointers.append(self.at(base, self.builder.mul(stride, self.builder.select(inside, _int(row), last))))
+        return pointers
+
+
+def _emit_outer_tile(v: _Vectors, rows: int, vectors: int, a: Any, a_row: Any, a_step: Any, valid: Any, b: Any,
+                     b_step: Any, depth: Any, tile: Any, add: Any) -> None:
+    builder = v.builder
+    a_rows = v.rows(v.pointer(a), a_row, valid, rows)
+
+    def step(_: Any, values: list[Any]) -> list[Any]:
+        b_now, a_offset, *sums = values
+        b_vectors = [v.load(v.at(b_now, v.lanes * column)) for column in range(vectors)]
+        new = []
+        for row in range(rows):
+            x = v.broadcast(v.at(a_rows[row], a_offset))
+            new += [v.multiply_add(x, y, sums[row * vectors + column]) for column, y in enumerate(b_vectors)]
+        return [v.at(b_now, b_step), builder.add(a_offset, a_step), *new]
+
+    sums = _repeat(builder, depth, [v.pointer(b), _int(0), *[v.zero] * (rows * vectors)], step)[2:]
+    out = [v.at(v.pointer(tile), v.lanes * place) for place in range(rows * vectors)]
+    with builder.if_else(builder.icmp_signed("!=", add, _int(0))) as (more, first):
+        with more:
+            for total, place in zip(sums, out, strict=True):
+                v.store(builder.fadd(total, v.load(place)), place)
+        with first:
+            for total, place in zip(sums, out, strict=True):
+                v.store(total, place)
+
+
+def _emit_row_dots(v: _Vectors, rows: int, x: Any, b: Any, b_row: Any, valid: Any, depth: Any, out: Any) -> None:
+    builder = v.builder
+    b_rows = v.rows(v.pointer(b), b_row, valid, rows)
+
+    def step(index: Any, sums: list[Any]) -> list[Any]:
+        offset = builder.mul(index, _int(v.lanes))
+        now = v.load(v.at(v.pointer(x), offset))
+        return [v.multiply_add(now, v.load(v.at(row, offset)), total) for row, total in zip(b_rows, sums, strict=True)]
+
+    for row, total in enumerate(_repeat(builder, builder.sdiv(depth, _int(v.lanes)), [v.zero] * rows, step)):
+        v.store(v.sum(total), v.at(v.pointer(out), row))
+
+
+def _emit_transpose(v: _Vectors, x: Any, x_row: Any, valid: Any, out: Any, out_row: Any) -> None:
+    rows = [v.load(row) for row in v.rows(v.pointer(x), x_row, valid, v.lanes)]
+    half = v.lanes // 2
+    # Interleaving row r with row r + half, log2(lanes) times, is the transpose.
+    low = [lane // 2 + lane % 2 * v.lanes for lane in range(v.lanes)]
+    high = [lane + half for lane in low]
+    for _ in range(v.lanes.bit_length() - 1):
+        rows = [v.shuffle(rows[row // 2], rows[row // 2 + half], high if row % 2 else low) for row in range(v.lanes)]
+    for row, value in enumerate(rows):
+        v.store(value, v.at(v.pointer(out), v.builder.mul(out_row, _int(row))))
+
+
+def _repeat(builder: Any, count: Any, start: list[Any], step: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+    """The values after `for index in range(count): values = step(index, values)`, from `start`."""
+    before, loop, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
+    builder.cbranch(builder.icmp_signed(">", count, _int(0)), loop, after)
+    builder.position_at_end(loop)
+    index, values = builder.phi(I64), [builder.phi(value.type) for value in start]
+    new = step(index, values)
+    following = builder.add(index, _int(1))
+    for phi, first, again in zip([index, *values], [_int(0), *start], [following, *new], strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(again, loop)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+    builder.position_at_end(after)
+    results = [builder.phi(value.type) for value in start]
+    for phi, first, last in zip(results, start, new, strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(last, loop)
+    return results
+
+
+def _moves(arity: int, emit: Callable[..., None], element: str, lanes: int) -> Any:
+    """The answer of a helper of `arity` integers without a result, whose code `emit(vectors, *values)` writes."""
+    def generate(builder: Any, values: Any, signature: Any) -> None:
+        emit(_Vectors(builder, element, lanes), *values)
+    return types.void(*[types.int64] * arity), generate
+
+
+def _int(value: int) -> Any:
+    return ir.Constant(I64, value)
+
+
+def _repeat_last(count: int, valid: int) -> Any:
+    return np.minimum(np.arange(count), valid - 1)
+
+
+def _view(element: str, address: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+    """The elements at `address` as a NumPy array; strides in elements."""
+    dtype = NUMPY[element]
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if min(shape) else 0
+    memory: Any = (ctypes.c_char * (extent * dtype.itemsize)).from_address(address)
+    return np.ndarray(shape, dtype, memory, strides=[stride * dtype.itemsize for stride in strides])

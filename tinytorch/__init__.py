@@ -1,0 +1,25 @@
+"""tinytorch: a small graph compiler for machine learning that one can read, and a framework like PyTorch on top of it.
+
+    >>> import tinytorch as tt
+    >>> f = tt.compile(lambda x: (x * 2).exp().sum())
+    >>> f(tt.tensor([0.0, 0.0]))
+    tensor(2.)
+"""
+
+assert __name__ == "tinytorch", "import tinytorch, installed with pip install -e ."
+
+from tinytorch.ir import Graph, bf16, bool_, errors, f16, f32, f64, i8, i16, i32, i64, u8
+
+from . import nn, optim
+from .autograd import enable_grad, grad, is_grad_enabled, no_grad, value_and_grad
+from .bench import bench
+from .compile import compile, trace
+from .creation import (arange, eye, from_numpy, full, full_like, linspace, ones, ones_like, rand, randint, randn, randperm, tril, triu, zeros,
+                       zeros_like)
+from .functional import (abs, argmax, cat, clip, concat, cos, exp, log, maximum, mean, minimum, sigmoid, sin, softmax, sqrt, stack, sum, tanh, where)
+from .profile import profile
+from .random import manual_seed
+from .store import load, save
+from .tensor import Parameter, Tensor, as_tensor, matmul, tensor
+
+__version__ = "0.1.0.dev0"

@@ -1,0 +1,115 @@
+"""New tensors: zeros, ones, ranges, random numbers. Inside a traced function they become part of the program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinytorch.ir import as_dtype, current, ops
+from tinytorch.ir.interp import Builder
+
+from .random import next_key
+from .tensor import Tensor, as_tensor, tensor
+
+
+def _shape(parts: tuple[Any, ...]) -> tuple[int, ...]:
+    return tuple(parts[0]) if len(parts) == 1 and isinstance(parts[0], (tuple, list)) else tuple(parts)
+
+
+def _is_tracing() -> bool:
+    return isinstance(current(), Builder)
+
+
+def full(shape: Any, value: float, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of this shape filled with `value` (f32 by default; i64 for an int, bool for a bool)."""
+    kind = as_dtype(type(value) if dtype is None else dtype)
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if _is_tracing():
+        return as_tensor(ops.broadcast_to(ops.constant(kind.np.type(value).item(), kind), shape))
+    return Tensor(np.full(shape, value, kind.np)).requires_grad_(requires_grad)
+
+
+def zeros(*shape: Any, dtype: Any = "f32", requires_grad: bool = False) -> Tensor:
+    """All 0: `zeros(2, 3)` or `zeros((2, 3))`."""
+    return full(_shape(shape), 0, dtype, requires_grad)
+
+
+def ones(*shape: Any, dtype: Any = "f32", requires_grad: bool = False) -> Tensor:
+    """All 1."""
+    return full(_shape(shape), 1, dtype, requires_grad)
+
+
+def zeros_like(x: Any, dtype: Any = None) -> Tensor:
+    """All 0, of the type of x."""
+    return full(x.shape, 0, dtype or x.dtype)
+
+
+def ones_like(x: Any, dtype: Any = None) -> Tensor:
+    """All 1, of the type of x."""
+    return full(x.shape, 1, dtype or x.dtype)
+
+
+def full_like(x: Any, value: float, dtype: Any = None) -> Tensor:
+    """All `value`, of the type of x."""
+    return full(x.shape, value, dtype or x.dtype)
+
+
+def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any = None) -> Tensor:
+    """start, start + step, … below `stop`; of one argument, 0 up to it."""
+    first, last = (0, start) if stop is None else (start, stop)
+    array = np.arange(first, last, step)
+    kind = as_dtype(dtype) if dtype is not None else as_dtype("f32" if array.dtype.kind == "f" else "i64")
+    if _is_tracing() and first == 0 and step == 1:
+        return as_tensor(ops.iota((len(array),), 0, kind))
+    return tensor(array.astype(kind.np))
+
+
+def linspace(start: float, stop: float, steps: int, dtype: Any = "f32") -> Tensor:
+    """`steps` numbers from `start` to `stop`, both included."""
+    return tensor(np.linspace(start, stop, steps), dtype)
+
+
+def eye(n: int, m: int | None = None, dtype: Any = "f32") -> Tensor:
+    """1 on the diagonal, 0 elsewhere."""
+    shape = (n, n if m is None else m)
+    return as_tensor(ops.cast(ops.eq(ops.iota(shape, 0), ops.iota(shape, 1)), dtype))
+
+
+def tril(x: Any, diagonal: int = 0) -> Tensor:
+    """The lower triangle of the last two axes, 0 above."""
+    n, m = x.shape[-2:]
+    return as_tensor(ops.where(ops.ge(ops.iota((n, m), 0) + diagonal, ops.iota((n, m), 1)), x, 0))
+
+
+def triu(x: Any, diagonal: int = 0) -> Tensor:
+    """The upper triangle of the last two axes, 0 below."""
+    n, m = x.shape[-2:]
+    return as_tensor(ops.where(ops.le(ops.iota((n, m), 0) + diagonal, ops.iota((n, m), 1)), x, 0))
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor that shares the memory of a NumPy array."""
+    as_dtype(array.dtype)
+    return Tensor(array)
+
+
+def rand(*shape: Any, dtype: Any = "f32", requires_grad: bool = False) -> Tensor:
+    """Uniform on [0, 1)."""
+    return as_tensor(ops.random_uniform(next_key(), _shape(shape), dtype)).requires_grad_(requires_grad)
+
+
+def randn(*shape: Any, dtype: Any = "f32", requires_grad: bool = False) -> Tensor:
+    """Standard normal."""
+    return as_tensor(ops.random_normal(next_key(), _shape(shape), dtype)).requires_grad_(requires_grad)
+
+
+def randint(low: int, high: int, shape: Any, dtype: Any = "i64") -> Tensor:
+    """Integers low ≤ n < high."""
+    uniform = ops.random_uniform(next_key(), tuple(shape), "f64")
+    return as_tensor(ops.cast(ops.floor(uniform * float(high - low)) + float(low), dtype))
+
+
+def randperm(n: int) -> Tensor:
+    """0 … n - 1 in random order (eager only)."""
+    return tensor(np.argsort(rand(n, dtype="f64").numpy(), kind="stable"))
