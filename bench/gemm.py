@@ -34,25 +34,26 @@ PEAK = '''
 from tinytorch.runtime.lowlevel import *
 from tinytorch.runtime.microkernel import outer_tile
 
-multiply = outer_tile(rows={rows}, vectors=3, lanes={lanes}, element="f32")
+multiply = outer_tile(rows={rows}, vectors={vectors}, lanes={lanes}, element="f32")
 
 
 def peak(args, lo, hi, slot):
-    memory = pointer(args, 0)
+    memory, stride = pointer(args, 0), integer(args, 1)
     for _ in range(lo, hi):
-        multiply(memory, 0, 0, {rows}, memory, 0, 4096, memory + 4096, 0)
+        multiply(memory, stride, stride, {rows}, memory, stride, 4096, memory + 4096, 0)
 '''
 
 
 def peak_gflops() -> float:
     """Multiply-adds on operands that never leave the first-level cache."""
-    lanes, rows = vector_bits() // 32, 8 if vector_bits() == 512 else 4
-    [kernel] = compile_kernels([KernelSource("peak", PEAK.format(rows=rows, lanes=lanes))])
+    lanes = vector_bits() // 32
+    rows, vectors = {512: (8, 3), 256: (4, 3), 128: (4, 2)}[vector_bits()]
+    [kernel] = compile_kernels([KernelSource("peak", PEAK.format(rows=rows, vectors=vectors, lanes=lanes))])
     memory = np.zeros(1 << 14, np.float32)
-    args = np.array([memory.ctypes.data])
+    args = np.array([memory.ctypes.data, 0])
     table = np.array([kernel.address, args.ctypes.data, 50, 1])
     seconds = min(timed(lambda: pool.run(table.ctypes.data, 1, 1)) for _ in range(20))
-    return 2 * rows * 3 * lanes * 4096 * 50 / seconds / 1e9
+    return 2 * rows * vectors * lanes * 4096 * 50 / seconds / 1e9
 
 
 def product(a: Array, b: Array, out: Array, threads: int) -> tuple[Callable[[], None], MatmulPlan]:
@@ -85,6 +86,14 @@ def timed(call: Callable[[], object], repeat: int = 1) -> float:
     return (time.perf_counter() - start) / repeat
 
 
+def alone(call: Callable[[], object], repeat: int, threads: int) -> float:
+    """`timed`, once the threads of the other side have stopped spinning (OpenBLAS: after tens of milliseconds)."""
+    if threads > 1:
+        time.sleep(0.1)
+        call()
+    return timed(call, repeat)
+
+
 def compare(m: int, k: int, n: int, layout: str, threads: int, budget: float) -> tuple[float, float, MatmulPlan]:
     """Median seconds of ours and of NumPy's, turn by turn, and our plan."""
     transpose_a, transpose_b = layout[0] == "t", layout[1] == "t"
@@ -97,9 +106,9 @@ def compare(m: int, k: int, n: int, layout: str, threads: int, budget: float) ->
     numpy = lambda: np.matmul(a, b, out=expected)
     ours(), numpy()
     np.testing.assert_allclose(out, expected, atol=1e-5 * k, rtol=1e-4)
-    repeat = max(1, int(2e-4 / max(timed(ours), 1e-7)))
+    repeat = max(1, int((2e-4 if threads == 1 else 5e-3) / max(timed(ours), 1e-7)))
     turns = max(5, min(61, int(budget / (timed(ours, repeat) + timed(numpy, repeat)) / repeat)))
-    pairs = [(timed(ours, repeat), timed(numpy, repeat)) for _ in range(turns)]
+    pairs = [(alone(ours, repeat, threads), alone(numpy, repeat, threads)) for _ in range(turns)]
     return statistics.median(x for x, _ in pairs), statistics.median(y for _, y in pairs), plan
 
 

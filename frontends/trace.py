@@ -63,6 +63,7 @@ class Trace:
     captured: tuple[Operand, ...]  # owners of the bound inputs, in order; `Owned` arrays have none
     mutated: tuple[Operand, ...]  # owners of the outputs after the results, in order
     extra: tuple[Any, ...]  # what `after` gave, in order, for the outputs after those
+    needs_grad: tuple[bool, ...] = ()  # which results a gradient could flow back from
 
     def results(self, values: Sequence[Any]) -> Any:
         """The function's result, from the values of the first outputs."""
@@ -115,12 +116,19 @@ def trace(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str
     owners = {value: owner for owner, value in tracer.captured.values()}
     captured = tuple(owners.get(v, Operand(graph.bound[v])) for v in graph.inputs if v in graph.bound)
     static_leaves = tuple(TENSOR if isinstance(leaf, Operand) else leaf for leaf in leaves)
-    return Trace(graph, out_tree, static_leaves, captured, tuple(mutated), tuple(key for key, _ in extra))
+    return Trace(graph, out_tree, static_leaves, captured, tuple(mutated), tuple(key for key, _ in extra),
+                 tuple(_is_open(h) for h in handles))
 
 
 def _current(tracer: Tracer, operand: Operand) -> Operand:
     """The handle, or the latest value of a tensor from outside."""
     return operand if isinstance(operand.payload, Value) else Operand(tracer.lift(operand))
+
+
+def _is_open(handle: Operand) -> bool:
+    """Whether a gradient could still flow back from a result: it requires one, and no backward has used it up."""
+    creator = getattr(handle, "creator", None)
+    return bool(getattr(handle, "requires_grad", False)) and (creator is None or isinstance(creator, tuple))
 
 
 def _stand_ins(tracer: Tracer, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any],

@@ -1,9 +1,11 @@
 """What a picture of a graph shows, before anything decides where on the paper it goes.
 
-`draw(graph)` gives boxes (inputs, operations, outputs), arrows (values) and groups (fused nodes, with their operations inside). DOT, the SVG
-fallback and the HTML page are all made from it, so ids, labels and tips agree. Ids: `in0`, `n3`, `n3_1` (inside fused node 3), `out0`, `e7`.
+`draw(graph)` gives boxes (inputs, operations, outputs), arrows (values) and groups (fused nodes, with their operations
+inside). DOT, the SVG fallback and the HTML page are all made from it, so ids, labels and tips agree. Ids: `in0`, `n3`,
+`n3_1` (inside fused node 3), `out0`, `e7`.
 
-To keep pictures readable, a scalar constant is not a box of its own: it stands in the label of the operation that uses it, `mul(·, 2)`.
+To keep pictures readable, a scalar constant is not a box of its own: it stands in the label of the operation that uses
+it, `mul(·, 2)`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ from .op import Kind
 from .text import literal
 from .types import TensorType
 
-UNSHOWN = {"body", "style", "value", "shape", "dtype"}  # attributes that the type or the rest of the picture tells already
+UNSHOWN = {
+    "body",
+    "style",
+    "value",
+    "shape",
+    "dtype",
+}  # attributes that the type or the rest of the picture tells already
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,8 @@ def draw(graph: Graph, expand: bool = True) -> Drawing:
         kind = "bound" if value in graph.bound else "input"
         lines = (str(value.type), *(["donated"] if number in donated else []))
         tip = f"{_typed(value, graph.names)}{', has a value already' if kind == 'bound' else ''}" + (
-            f", overwritten by result {donated[number]}" if number in donated else "")
+            f", overwritten by result {donated[number]}" if number in donated else ""
+        )
         drawing.boxes.append(Box(f"in{number}", kind, graph.names[value], "", lines, tip))
         places.box[value] = f"in{number}"
     _draw_nodes(drawing, graph, places, "n", None, expand)
@@ -121,7 +130,11 @@ def _draw_nodes(drawing: Drawing, graph: Graph, places: _Places, prefix: str, gr
             _draw_group(drawing, node, node.body, places, name)
         else:
             drawing.boxes.append(_box(node, name, places, group))
-            drawing.arrows += [Arrow(places.box[v], name, places.names[v], v.type) for v in dict.fromkeys(node.inputs) if v in places.box]
+            drawing.arrows += [
+                Arrow(places.box[v], name, places.names[v], v.type)
+                for v in dict.fromkeys(node.inputs)
+                if v in places.box
+            ]
             places.box |= dict.fromkeys(node.outputs, name)
 
 
@@ -130,7 +143,9 @@ def _draw_group(drawing: Drawing, node: Node, body: Graph, places: _Places, name
     inner = _Places({**body.names, **outer})
     for inside, outside in zip(body.inputs, node.inputs, strict=True):
         inner.link(inside, outside, places)
-    drawing.groups.append(Group(name, f"{printable(body.name)} · {node.attrs.get('style', 'fused')}", tip(node, places.names)))
+    drawing.groups.append(
+        Group(name, f"{printable(body.name)} · {node.attrs.get('style', 'fused')}", tip(node, places.names))
+    )
     _draw_nodes(drawing, body, inner, f"{name}_", name, False)
     for inside, outside in zip(body.outputs, node.outputs, strict=True):
         places.link(outside, inside, inner)
@@ -146,7 +161,15 @@ def _box(node: Node, name: str, places: _Places, group: str | None) -> Box:
     lines += (f"and {len(node.outputs) - 4} more",) if len(node.outputs) > 4 else ()
     if node.op.name == "constant":
         lines += (_shorten(literal(node.attrs["value"]), 32),)
-    return Box(name, node.op.kind.value, printable(node.body.name) if node.body else node.op.name, detail, lines, tip(node, places.names), group)
+    return Box(
+        name,
+        node.op.kind.value,
+        printable(node.body.name) if node.body else node.op.name,
+        detail,
+        lines,
+        tip(node, places.names),
+        group,
+    )
 
 
 def tip(node: Node, names: Mapping[Value, str]) -> str:

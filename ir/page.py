@@ -1,10 +1,11 @@
-"""One HTML file in which a graph can be read: pictures to pan and zoom, each node with its types, cost and source line, and every stage of a pipeline.
+"""One HTML file to read a graph in: pictures to pan and zoom, nodes with types, costs and lines, stages of passes.
 
     page([stage, …], "my model")      the text of the page; a stage has `.name`, `.graph` and `.seconds`
     graph.to_html("g.html")           the same, written to a file
     graph.show()                      SVG and HTML in a folder, opened where there is somebody to look
 
-The file needs nothing else: no network, no other files. Its data is JSON inside it, its looks and its script are `templates/page.html`.
+The file needs nothing else: no network, no other files. Its data is JSON inside it, its looks and its script are in
+`templates/page.html`.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def page(stages: Sequence[Stage], title: str, kernels: Sequence[KernelRow] | Non
     """The page as text.
 
     Args:
-        stages: what to step through, the last is shown first; a pipeline's history, or any objects with `.name`, `.graph`, `.seconds`.
+        stages: what to step through, the last is shown first: a pipeline's history, or any objects with `.name`,
+            `.graph` and `.seconds`.
         title: the heading.
         kernels: rows for the table of kernels, if there is to be one.
     """
@@ -92,7 +94,11 @@ def page(stages: Sequence[Stage], title: str, kernels: Sequence[KernelRow] | Non
         "graphs": [graph_data(graph) for graph in graphs.values()],
         "kernels": [asdict(row) for row in kernels or ()],
     }
-    parts = {"title": escape(printable(title)), "css": picture_css() + _swatches(), "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")}
+    parts = {
+        "title": escape(printable(title)),
+        "css": picture_css() + _swatches(),
+        "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+    }
     return re.sub(r"\{\{(title|css|data)\}\}", lambda match: parts[match[1]], _template())
 
 
@@ -118,11 +124,20 @@ def graph_data(graph: Graph) -> dict[str, Any]:
         nodes.append(_node_data(node, f"n{number}", graph, makers, None))
         nodes += _inside(node, f"n{number}")
     return {
-        "svg": to_svg(graph), "text": to_text(graph), "nodes": nodes,
-        "ports": {box.id: [box.kind, box.title, box.tip] for box in drawing.boxes if box.kind in ("input", "bound", "output")},
+        "svg": to_svg(graph),
+        "text": to_text(graph),
+        "nodes": nodes,
+        "ports": {
+            box.id: [box.kind, box.title, box.tip] for box in drawing.boxes if box.kind in ("input", "bound", "output")
+        },
         "edges": [[arrow.tail, arrow.head, arrow.tip] for arrow in drawing.arrows],
-        "totals": {"nodes": len(graph.nodes), "kernels": sum(map(launches, graph.nodes)), "flops": cost.flops,
-                   "transcendentals": cost.transcendentals, "bytes": cost.bytes},
+        "totals": {
+            "nodes": len(graph.nodes),
+            "kernels": sum(map(launches, graph.nodes)),
+            "flops": cost.flops,
+            "transcendentals": cost.transcendentals,
+            "bytes": cost.bytes,
+        },
     }
 
 
@@ -139,11 +154,19 @@ def _node_data(node: Node, name: str, graph: Graph, makers: dict[Value, str], gr
     cost = node_cost(node)
     source = node.source
     return {
-        "id": name, "kind": node.op.kind.value, "op": node.op.name, "doc": node.op.doc, "group": group, "short": short_attrs(node),
+        "id": name,
+        "kind": node.op.kind.value,
+        "op": node.op.name,
+        "doc": node.op.doc,
+        "group": group,
+        "short": short_attrs(node),
         "outs": [[graph.names[v], str(v.type)] for v in node.outputs],
         "ins": [[graph.names[v], str(v.type), makers.get(v)] for v in node.inputs],
         "attrs": [[key, literal(value)] for key, value in node.attrs.items() if key != "body"],
-        "flops": cost.flops, "transcendentals": cost.transcendentals, "read": cost.bytes_read, "written": cost.bytes_written,
+        "flops": cost.flops,
+        "transcendentals": cost.transcendentals,
+        "read": cost.bytes_read,
+        "written": cost.bytes_written,
         "launches": launches(node),
         "source": [str(source), source.function, source.text] if source else None,
         "body": to_text(node.body).removeprefix(HEADER).strip() if node.body else None,

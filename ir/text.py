@@ -100,6 +100,7 @@ def _function(graph: Graph, name: str, bodies: Mapping[int, str], sources: bool)
 def to_text(graph: Graph, sources: bool = True) -> str:
     """The graph as a Python function, with types (and the user's lines) in the margin; the bodies of fused nodes stand before it."""
     bodies: dict[int, str] = {}
+    printed: dict[str, str] = {}
     parts = [HEADER]
     taken = set(registry) | _RESERVED | set(keyword.kwlist)
     own_name = _function_name(graph.name, taken)
@@ -108,8 +109,11 @@ def to_text(graph: Graph, sources: bool = True) -> str:
         body = node.body
         if body is None or id(body) in bodies:
             continue
-        name = bodies[id(body)] = _function_name(body.name, taken)
-        parts.append("\n".join(_function(body, name, {}, sources)) + "\n")
+        text = "\n".join(_function(body, body.name, {}, sources))
+        if text not in printed:  # equal bodies are printed once
+            printed[text] = _function_name(body.name, taken)
+            parts.append("\n".join(_function(body, printed[text], {}, sources)) + "\n")
+        bodies[id(body)] = printed[text]
     parts.append("\n".join(_function(graph, own_name, bodies, sources)))
     return "\n".join(parts)
 

@@ -26,7 +26,7 @@ from typing import Protocol
 import numpy as np
 
 from tinytorch.ir import Graph, Kind, config, graph_cost, verify
-from tinytorch.ir.errors import PassError, TinyTorchError
+from tinytorch.ir.errors import PassError
 
 from .compare import check_same_meaning, excerpt, same_signature
 from .plan_memory import plan_memory
@@ -137,7 +137,10 @@ def name_of(step: Pass) -> str:
 def apply(step: Pass, graph: Graph) -> Graph:
     """`step(graph)`, any error turned into a PassError that names the pass."""
     try:
-        return step(graph)
+        result = step(graph)
+        if not isinstance(result, Graph):
+            raise PassError(f"a pass gives a Graph, this one gave {result!r:.80}")
+        return result
     except Exception as error:
         raise PassError(f"{name_of(step)} failed on {graph!r}: {type(error).__name__}: {error}\n{excerpt(graph)}") from error
 
@@ -157,7 +160,7 @@ def _check(stage: Stage, before: Graph, level: int) -> None:
         verify(stage.graph)
         if level >= 2 and same_signature(before, stage.graph):
             check_same_meaning(before, stage.graph, np.random.default_rng(0))
-    except TinyTorchError as error:
+    except Exception as error:
         raise PassError(f"{stage.name} broke the graph: {error}\nbefore {stage.name}:\n{excerpt(before)}") from error
 
 

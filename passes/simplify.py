@@ -47,7 +47,8 @@ def _is_float(*operands: Any) -> bool:
 
 def _number(value: float, dtype: DType) -> Any:
     """A constant, if `value` is an ordinary number of that dtype: finite, and not so small that it lost digits."""
-    array = np.asarray(value, dtype.np)
+    with np.errstate(over="ignore"):
+        array = np.asarray(value, dtype.np)
     ordinary = not dtype.is_float or value == 0 or _SMALLEST[dtype.name] <= abs(float(array)) < math.inf
     return Operand(array) if ordinary else None
 
@@ -77,7 +78,9 @@ def _join_constants(node: Node, edit: Edit) -> Any:
     with np.errstate(all="ignore"):
         joined = as_number(node.op.eval(np.asarray(c1, x.dtype.np), np.asarray(c2, x.dtype.np)))
     number = _number(joined, x.dtype)
-    return None if number is None or (joined == 0 and c1 * c2 != 0) else node.op(Operand(x), number)
+    if number is None or (joined == 0 and node.op is ops.mul and x.dtype.is_float):
+        return None  # x · 0 is not what (x · 10³⁰) · 0 is
+    return node.op(Operand(x), number)
 
 
 def _divide_by_power_of_two(node: Node, edit: Edit) -> Any:

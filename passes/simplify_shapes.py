@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinytorch.ir import Kind, Node, Op, Operand, Value, bind, ops, registry
-from tinytorch.ir.types import Shape, broadcast_shapes
+from tinytorch.ir.types import Shape, broadcast_shapes, reduced_shape
 
 from .rewrite import By, Edit, as_number
 
@@ -32,7 +32,23 @@ def _reshape(node: Node, edit: Edit) -> Any:
     if x.shape == node.output.shape:
         return Operand(x)
     below = _below(node, edit, ops.reshape)
-    return ops.reshape(Operand(below.inputs[0]), node.output.shape) if below is not None else None
+    if below is not None:
+        return ops.reshape(Operand(below.inputs[0]), node.output.shape)
+    below = _below(node, edit, ops.broadcast_to)
+    source = None if below is None else _reshape_before_repeating(below.inputs[0], x.shape, node.output.shape)
+    return None if source is None else ops.broadcast_to(source, node.output.shape)
+
+
+def _reshape_before_repeating(source: Value, old: Shape, new: Shape) -> Any:
+    """What to repeat to shape `new` instead of reshaping `source`, repeated to `old`, to `new`; None if there is nothing."""
+    if source.type.size == 1:
+        return ops.reshape(Operand(source), ())
+    extents = [n for n in old if n != 1]
+    if 0 in old or extents != [n for n in new if n != 1]:
+        return None
+    aligned = (1,) * (len(old) - len(source.shape)) + source.shape
+    kept = iter([n for n, wide in zip(aligned, old, strict=True) if wide != 1])
+    return ops.reshape(Operand(source), tuple(1 if n == 1 else next(kept) for n in new))
 
 
 def _transpose(node: Node, edit: Edit) -> Any:
@@ -128,15 +144,14 @@ def _reduce_repeated(node: Node, edit: Edit) -> Any:
     source = _unbroadcast(x, edit)
     if source is x or 0 in x.shape:
         return None
-    aligned = (1,) * (len(x.shape) - len(source.shape)) + source.shape
-    times = math.prod(x.shape[a] for a in axes if aligned[a] == 1)
-    if times == 1:
-        return None
+    more = len(x.shape) - len(source.shape)
+    times = math.prod(x.shape[a] for a in axes if a < more or source.shape[a - more] == 1)
     count = np.asarray(times, x.dtype.np)
-    if as_number(count) != times:
+    if times == 1 or as_number(count) != times:
         return None
-    wide = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
-    y = ops.broadcast_to(node.op(ops.reshape(Operand(source), aligned), axes, keepdims=True), wide)
+    inner = tuple(a - more for a in axes if a >= more)
+    y = ops.reshape(node.op(Operand(source), inner), reduced_shape(source.shape, inner, True))
+    y = ops.broadcast_to(y, reduced_shape(x.shape, axes, True))
     y = ops.reshape(y, node.output.shape)
     return ops.mul(y, Operand(count)) if node.op is ops.sum else y
 
@@ -144,7 +159,7 @@ def _reduce_repeated(node: Node, edit: Edit) -> Any:
 # -- the tables --------------------------------------------------------------------------------------------------------
 
 VIEW_RULES: tuple[By, ...] = (
-    By("reshape of a reshape, or to the same shape", (ops.reshape,), _reshape),
+    By("reshape of a reshape, to the same shape, or of what is repeated", (ops.reshape,), _reshape),
     By("transpose of a transpose, or of axes that stay in order", (ops.transpose,), _transpose),
     By("broadcast_to of a broadcast_to, or that repeats nothing", (ops.broadcast_to,), _broadcast),
     By("slice of a slice, or of everything", (ops.slice,), _slice),

@@ -210,7 +210,8 @@ def _steps(product: _Product) -> float:
     (big, width), small = product.tile, form.tile_rows[1]
     row_tiles = rows // big + (0 if rows % big == 0 else 0.6 if rows % big <= small else 1)
     packing = 0.3 * depth * cols if form.transpose_b else 0
-    return outputs + packing + row_tiles * (_up(cols, width) / width) * (depth * big * VECTORS / 2 + 20)
+    ragged = 10 * rows if cols % width and not across else 0  # the epilogue's loop over a part of a tile's row
+    return outputs + ragged + packing + row_tiles * (_up(cols, width) / width) * (depth * big * VECTORS / 2 + 20)
 
 
 def _block_tiles(product: _Product, matrices: int, threads: int) -> _Blocking:

@@ -79,7 +79,7 @@ def _unary(x: Any) -> Prepared:
 
 
 relu = composite("relu", lambda x: maximum(x, 0), attributes(lambda x: ((lift(x),), {})), "max(x, 0)",
-                 vjp=lambda g, out, x: (where(gt(x, 0), g, 0.0),), flops=lambda out, x: out.size)
+                 vjp=lambda g, out, x: (where(gt(out, 0), g, 0.0),), flops=lambda out, x: out.size)
 leaky_relu = composite("leaky_relu", lambda x, *, slope: where(gt(x, 0), x, x * slope),
                        attributes(lambda x, slope=0.01: ((_floating(lift(x)),), {"slope": float(slope)})), "x where positive, slope · x elsewhere")
 silu = composite("silu", lambda x: x * sigmoid(x), attributes(_unary), "x · sigmoid(x)")
@@ -208,8 +208,8 @@ def _rms_norm(x: Any, *affine: Any, axis: Shape, eps: float) -> Any:
     return _affine(x * rsqrt(mean(x * x, axis, True) + eps), *affine)
 
 
-layer_norm = composite("layer_norm", _layer_norm, _norm_prepare, "(x - mean) / √(var + eps) over `axis`, times weight, plus bias (Ba et al., 2016)")
-rms_norm = composite("rms_norm", _rms_norm, _norm_prepare, "x / √(mean x² + eps) over `axis`, times weight (Zhang and Sennrich, 2019)")
+layer_norm = composite("layer_norm", _layer_norm, attributes(_norm_prepare), "(x - mean) / √(var + eps) over `axis`, times weight, plus bias (Ba et al., 2016)")
+rms_norm = composite("rms_norm", _rms_norm, attributes(_norm_prepare), "x / √(mean x² + eps) over `axis`, times weight (Zhang and Sennrich, 2019)")
 
 
 def _batch_norm_prepare(x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Prepared:
@@ -243,7 +243,7 @@ def _linear(x: Any, weight: Any, *bias: Any) -> Any:
     return y if x.ndim == 2 else reshape(y, (*x.shape[:-1], weight.shape[0]))
 
 
-linear = composite("linear", _linear, _linear_prepare, "x Wᵀ + b, with W (out, in)")
+linear = composite("linear", _linear, attributes(_linear_prepare), "x Wᵀ + b, with W (out, in)")
 
 
 def _attention_prepare(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False, scale: float | None = None) -> Prepared:

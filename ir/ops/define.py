@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import DType, as_dtype, bf16, f16
-from ..errors import DTypeError, OpError, ShapeError
+from ..errors import DTypeError, OpError, ShapeError, TinyTorchError
 from ..interp import Builder, Evaluate, Operand
 from ..op import Kind, Op, registry
 from ..types import Shape, TensorType, broadcast_shapes, normalize_axes, reduced_shape
@@ -88,15 +88,19 @@ def pointwise(name: str, ufunc: np.ufunc, scalar: str, doc: str, *, vjp: Callabl
 
 
 def attributes(function: Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-    """A `prepare` written as a function with named attributes; a wrong call names the op's signature."""
+    """A `prepare` written as a function with named attributes; a wrong call names the op and its signature."""
     signature = inspect.signature(function)
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
 
     def prepare(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         try:
-            bound = signature.bind(*args, **kwargs)
+            return function(*args, **kwargs)
+        except TinyTorchError:
+            raise
         except TypeError as error:
-            raise OpError(f"{function.__name__}{signature}: {error}") from None
-        return function(*bound.args, **bound.kwargs)
+            name = next(op.name for op in registry.values() if op.prepare is prepare)
+            reason = str(error).removeprefix(f"{function.__qualname__}() ")
+            raise OpError(f"{name}{signature.replace(parameters=bare, return_annotation=signature.empty)}: {reason}") from None
 
     prepare.__signature__ = signature  # type: ignore[attr-defined]
     return prepare

@@ -13,7 +13,7 @@ from ..graph import Graph, evaluate
 from ..interp import Builder
 from ..op import Kind, Op
 from ..types import TensorType
-from .define import lift
+from .define import attributes, lift
 
 __all__ = ["fused"]
 
@@ -46,4 +46,4 @@ def _eval(*arrays: np.ndarray, body: Graph, style: str) -> tuple[np.ndarray, ...
     return tuple(evaluate(body, arrays))
 
 
-fused = Op(name="fused", kind=Kind.FUSED, doc="run the graph `body` as one kernel", prepare=_prepare, infer=_infer, eval=_eval)
+fused = Op(name="fused", kind=Kind.FUSED, doc="run the graph `body` as one kernel", prepare=attributes(_prepare), infer=_infer, eval=_eval)

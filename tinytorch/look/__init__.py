@@ -5,6 +5,6 @@
     report.report("report.html", "A run", [Section("Speed", "…", Table(…), Svg(graph.to_svg()))])    one file
     units.flops(1_234_567)                                                                           '1.2 MFLOP'
 
-Pictures of graphs come from the graph itself: `graph.to_svg()`, `graph.to_html(path)`, `graph.show()`. rich and matplotlib are imported when
-they are first used.
+Pictures of graphs come from the graph itself: `graph.to_svg()`, `graph.to_html(path)`, `graph.show()`. rich and
+matplotlib are imported when they are first used.
 """

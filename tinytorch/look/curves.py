@@ -1,7 +1,7 @@
 """Charts of a run, as PNG or SVG files (by the path's ending), drawn by matplotlib without a display.
 
-    loss_curves({"eager": losses, "compiled": losses}, "loss.svg")
-    bars({"eager": 1.9, "compiled": 0.23}, "time.png", title="seconds an epoch", show=units.seconds)
+loss_curves({"eager": losses, "compiled": losses}, "loss.svg")
+bars({"eager": 1.9, "compiled": 0.23}, "time.png", title="seconds an epoch", show=units.seconds)
 """
 
 from __future__ import annotations
@@ -37,9 +37,15 @@ def _save(figure: Any, path: str | Path) -> Path:
     return target
 
 
-def loss_curves(series: Mapping[str, Sequence[float]], path: str | Path, title: str = "training loss", xlabel: str = "step", ylabel: str = "loss",
-                x: Mapping[str, Sequence[float]] | None = None) -> Path:
-    """One line a series. Lines that lie on each other stay visible: each is thinner than the one below it, every second one dashed.
+def loss_curves(
+    series: Mapping[str, Sequence[float]],
+    path: str | Path,
+    title: str = "training loss",
+    xlabel: str = "step",
+    ylabel: str = "loss",
+    x: Mapping[str, Sequence[float]] | None = None,
+) -> Path:
+    """One line a series. Lines that lie on each other stay visible: each is thinner than the one below it.
 
     Args:
         series: values by name, in drawing order.
@@ -50,8 +56,15 @@ def loss_curves(series: Mapping[str, Sequence[float]], path: str | Path, title: 
     figure, axes = _axes(title, 7.2, 3.8)
     for number, (name, values) in enumerate(series.items()):
         places = x[name] if x is not None else range(len(values))
-        axes.plot(places, values, label=name, color=COLOURS[number % len(COLOURS)], linewidth=max(3.6 - 1.9 * number, 1.2),
-                  linestyle="--" if number % 2 else "-", alpha=1.0 if number % 2 else 0.6)
+        axes.plot(
+            places,
+            values,
+            label=name,
+            color=COLOURS[number % len(COLOURS)],
+            linewidth=max(3.6 - 1.9 * number, 1.2),
+            linestyle="--" if number % 2 else "-",
+            alpha=1.0 if number % 2 else 0.6,
+        )
     axes.set_xlabel(xlabel, color=INK, fontsize=9)
     axes.set_ylabel(ylabel, color=INK, fontsize=9)
     axes.grid(axis="y", color="#e6e9ef", linewidth=0.8)
@@ -61,7 +74,9 @@ def loss_curves(series: Mapping[str, Sequence[float]], path: str | Path, title: 
     return _save(figure, path)
 
 
-def bars(values: Mapping[str, float], path: str | Path, title: str = "", show: Callable[[float], str] = "{:.3g}".format) -> Path:
+def bars(
+    values: Mapping[str, float], path: str | Path, title: str = "", show: Callable[[float], str] = "{:.3g}".format
+) -> Path:
     """Horizontal bars, the first on top, each with its value at its end as `show` writes it."""
     figure, axes = _axes(title, 7.2, 0.9 + 0.42 * max(len(values), 1))
     places = range(len(values))

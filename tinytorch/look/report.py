@@ -1,11 +1,12 @@
 """One self-contained HTML file that tells about a run: headings, paragraphs, numbers, tables, pictures, code.
 
     report("report.html", "Training an MLP", [
-        Section("Speed", "Compiled and eager reach the same loss.", Facts({"eager": "1.9 s", "compiled": "0.23 s"}), Image("loss.svg")),
+        Section("Speed", "The same loss.", Facts({"eager": "1.9 s", "compiled": "0.23 s"}), Image("loss.svg")),
         Section("Graph", Svg(graph.to_svg()), Code(str(graph), "the graph as text", folded=True)),
     ])
 
-Parts that are plain strings are paragraphs. Everything is escaped; pictures are inside the file; nothing is loaded from anywhere.
+Parts that are plain strings are paragraphs. Everything is escaped; pictures are inside the file; nothing is loaded from
+anywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-IMAGE_TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif"}
+IMAGE_TYPES = {
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".gif": "image/gif",
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,9 @@ class Facts:
 
     def html(self) -> str:
         """This part as HTML."""
-        cards = "".join(f"<div><b>{escape(str(value))}</b><span>{escape(name)}</span></div>" for name, value in self.facts.items())
+        cards = "".join(
+            f"<div><b>{escape(str(value))}</b><span>{escape(name)}</span></div>" for name, value in self.facts.items()
+        )
         return f'<div class="facts">{cards}</div>'
 
 
@@ -43,14 +52,23 @@ class Table:
     def html(self) -> str:
         """This part as HTML."""
         caption = f"<caption>{escape(self.caption)}</caption>" if self.caption else ""
-        right = [bool(self.rows) and all(_numeric(row[place]) for row in self.rows) for place in range(len(self.header))]
+        right = [
+            bool(self.rows) and all(_numeric(row[place]) for row in self.rows) for place in range(len(self.header))
+        ]
         head = "".join(f"<th{_side(r)}>{escape(str(cell))}</th>" for cell, r in zip(self.header, right, strict=True))
-        body = "".join("<tr>" + "".join(f"<td{_side(r)}>{escape(str(cell))}</td>" for cell, r in zip(row, right, strict=True)) + "</tr>" for row in self.rows)
+        body = "".join(
+            "<tr>"
+            + "".join(f"<td{_side(r)}>{escape(str(cell))}</td>" for cell, r in zip(row, right, strict=True))
+            + "</tr>"
+            for row in self.rows
+        )
         return f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _numeric(cell: Any) -> bool:
-    return isinstance(cell, (int, float)) or (isinstance(cell, str) and (cell[:1].isdigit() or cell[:1] in ("", "–", "−", "-", "+")))
+    return isinstance(cell, (int, float)) or (
+        isinstance(cell, str) and (cell[:1].isdigit() or cell[:1] in ("", "–", "−", "-", "+"))
+    )
 
 
 def _side(right: bool) -> str:
@@ -59,14 +77,14 @@ def _side(right: bool) -> str:
 
 @dataclass(frozen=True)
 class Svg:
-    """A picture that is markup already, such as `graph.to_svg()`. It is put in as it is: give it only what you made yourself."""
+    """A picture that is markup already, such as `graph.to_svg()`. It is not escaped: give it only what you made."""
 
     svg: str
     caption: str = ""
 
     def html(self) -> str:
         """This part as HTML."""
-        return _figure(self.svg[max(self.svg.find("<svg"), 0):], self.caption)
+        return _figure(self.svg[max(self.svg.find("<svg"), 0) :], self.caption)
 
 
 @dataclass(frozen=True)
@@ -140,8 +158,12 @@ def report(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     body = "".join(section.html() for section in sections)
     target.write_text(
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head><body><h1>{escape(title)}</h1>{body}</body></html>\n", encoding="utf-8")
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{CSS}</style></head>"
+        f"<body><h1>{escape(title)}</h1>{body}</body></html>\n",
+        encoding="utf-8",
+    )
     return target.resolve()
 
 
@@ -151,7 +173,8 @@ CSS = """
 *{box-sizing:border-box}
 body{margin:0 auto;padding:28px 22px 60px;max-width:1180px;background:var(--page);color:var(--ink);
   font:15px/1.55 system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif}
-h1{font-size:26px;margin:0 0 18px}h2{font-size:18px;margin:0 0 8px}h3{font-size:13px;color:var(--soft);margin:14px 0 4px}
+h1{font-size:26px;margin:0 0 18px}h2{font-size:18px;margin:0 0 8px}
+h3{font-size:13px;color:var(--soft);margin:14px 0 4px}
 section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:18px 22px;margin:0 0 16px}
 p{max-width:75ch;margin:8px 0}
 .facts{display:flex;flex-wrap:wrap;gap:12px;margin:10px 0}
@@ -163,7 +186,8 @@ th,td{padding:5px 16px 5px 0;text-align:left;border-bottom:1px solid var(--line)
 th{color:var(--soft);font-size:13px}.n{text-align:right}
 figure{margin:12px 0;overflow:auto;max-height:900px}figcaption{color:var(--soft);font-size:13px}
 img,figure>svg{max-width:100%;height:auto;border-radius:6px}
-pre{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;background:var(--page);border:1px solid var(--line);
+pre{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;
+  background:var(--page);border:1px solid var(--line);
   border-radius:6px;padding:10px 12px;overflow:auto;max-height:560px;tab-size:4}
 summary{cursor:pointer;color:var(--soft);margin:8px 0}
 iframe{width:100%;border:1px solid var(--line);border-radius:8px}

@@ -1,15 +1,15 @@
 """Graphs, histories and kernels in the terminal: tables and trees for rich.
 
-    from rich import print
-    print(graph_table(graph))          a line a node: types, costs, your source lines
-    print(graph_tree(graph))           what is inside fused nodes and composites
-    print(history_table(history))      what each pass did to the counts
-    print(kernels_table(rows))         time and roofline of each kernel
+from rich import print
+print(graph_table(graph))          a line a node: types, costs, your source lines
+print(graph_tree(graph))           what is inside fused nodes and composites
+print(history_table(history))      what each pass did to the counts
+print(kernels_table(rows))         time and roofline of each kernel
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinytorch.ir import Graph, Kind, Node, Value, graph_cost, node_cost
@@ -27,19 +27,29 @@ if TYPE_CHECKING:
     from tinytorch.ir.page import KernelRow
 
 COLOURS = {
-    Kind.SOURCE: "dim", Kind.POINTWISE: "green", Kind.REDUCE: "yellow", Kind.VIEW: "dim", Kind.CONTRACT: "blue", Kind.INDEX: "magenta",
-    Kind.RANDOM: "red", Kind.COMPOSITE: "bright_yellow", Kind.FUSED: "bold cyan",
+    Kind.SOURCE: "dim",
+    Kind.POINTWISE: "green",
+    Kind.REDUCE: "yellow",
+    Kind.VIEW: "dim",
+    Kind.CONTRACT: "blue",
+    Kind.INDEX: "magenta",
+    Kind.RANDOM: "red",
+    Kind.COMPOSITE: "bright_yellow",
+    Kind.FUSED: "bold cyan",
 }
 
 
-def _table(title: str, columns: Sequence[tuple[str, str]]) -> Table:
-    """An empty table; columns are (name, "left" or "right")."""
+def _table(title: str, columns: Mapping[str, Any]) -> Table:
+    """An empty table; columns are given by name."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", header_style="bold", pad_edge=False)
-    for name, side in columns:
-        table.add_column(name, justify=side, no_wrap=side == "right" or name in ("name", "op", "pass"))  # type: ignore[arg-type]
+    table = Table(
+        title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", header_style="bold", pad_edge=False
+    )
+    for name, side in columns.items():
+        narrow = side == "right" or name in ("name", "op", "pass", "kernel")
+        table.add_column(name, justify=side, no_wrap=narrow)
     return table
 
 
@@ -56,12 +66,23 @@ def _text(words: str, style: str = "") -> Text:
 def graph_table(graph: Graph) -> Table:
     """A line for each node, in order, and the sum of the costs."""
     cost = graph_cost(graph)
-    table = _table(_heading(graph), [("name", "left"), ("op", "left"), ("type", "left"), ("attributes", "left"),
-                                     ("FLOPs", "right"), ("bytes", "right"), ("source", "left")])
+    left, right = (
+        dict.fromkeys(("name", "op", "type", "attributes"), "left"),
+        dict.fromkeys(("flops", "bytes"), "right"),
+    )
+    table = _table(_heading(graph), {**left, **right, "source": "left"})
     table.show_footer = True
     for node in graph.nodes:
         table.add_row(*_row(node, graph))
-    footers = ["", f"{sum(map(launches, graph.nodes))} kernels", "", "", units.flops(cost.flops), units.nbytes(cost.bytes), ""]
+    footers = [
+        "",
+        f"{sum(map(launches, graph.nodes))} kernels",
+        "",
+        "",
+        units.flops(cost.flops),
+        units.nbytes(cost.bytes),
+        "",
+    ]
     for column, footer in zip(table.columns, footers, strict=True):
         column.footer = footer
     return table
@@ -78,9 +99,13 @@ def _row(node: Node, graph: Graph) -> list[Text]:
     cost = node_cost(node)
     attrs = scalar_text(node) if is_scalar_constant(node) else short_attrs(node)
     return [
-        _text(", ".join(graph.names[v] for v in node.outputs)), _text(_title(node), COLOURS[node.op.kind]),
-        _text(", ".join(str(v.type) for v in node.outputs), "dim"), _text(attrs if len(attrs) <= 40 else attrs[:39] + "…", "dim"),
-        _text(units.flops(cost.flops) if cost.flops else ""), _text(units.nbytes(cost.bytes) if cost.bytes else ""), _text(str(node.source or ""), "dim"),
+        _text(", ".join(graph.names[v] for v in node.outputs)),
+        _text(_title(node), COLOURS[node.op.kind]),
+        _text(", ".join(str(v.type) for v in node.outputs), "dim"),
+        _text(attrs if len(attrs) <= 40 else attrs[:39] + "…", "dim"),
+        _text(units.flops(cost.flops) if cost.flops else ""),
+        _text(units.nbytes(cost.bytes) if cost.bytes else ""),
+        _text(str(node.source or ""), "dim"),
     ]
 
 
@@ -112,61 +137,85 @@ def _grow(tree: Tree, graph: Graph, deep: bool) -> None:
 def _inside(node: Node) -> Graph | None:
     if node.body is not None:
         return node.body
-    return expansion(node.op, tuple(v.type for v in node.inputs), node.attrs) if node.op.kind is Kind.COMPOSITE else None
+    return (
+        expansion(node.op, tuple(v.type for v in node.inputs), node.attrs) if node.op.kind is Kind.COMPOSITE else None
+    )
 
 
 def _leaf(node: Node, graph: Graph, numbers: dict[Value, str]) -> Text:
     operands = ", ".join(numbers.get(v, graph.names[v]) for v in node.inputs)
     attrs = short_attrs(node)
-    text = _text(f"{', '.join(graph.names[v] for v in node.outputs)} = ").append(node.body.name if node.body is not None else node.op.name, COLOURS[node.op.kind])
+    text = _text(f"{', '.join(graph.names[v] for v in node.outputs)} = ").append(
+        node.body.name if node.body is not None else node.op.name, COLOURS[node.op.kind]
+    )
     text.append(f"({operands})" + (f" {attrs}" if attrs else ""))
-    return text.append("  " + ", ".join(str(v.type) for v in node.outputs) + (f"  {node.source}" if node.source else ""), "dim")
+    return text.append(
+        "  " + ", ".join(str(v.type) for v in node.outputs) + (f"  {node.source}" if node.source else ""), "dim"
+    )
 
 
 # -- what passes did ---------------------------------------------------------------------------------------------------
 
 
 def history_table(history: Sequence[Stage], peak: bool = True) -> Table:
-    """A line for each pass: nodes, kernels, FLOPs, bytes, peak memory of the intermediates, milliseconds. What fell is green, what rose red.
+    """A line for each pass: nodes, kernels, FLOPs, bytes, peak memory of the intermediates, milliseconds.
+
+    What fell is green, what rose is red.
 
     Args:
         history: a pipeline's history, or any stages.
         peak: whether to plan memory for each stage, for the column "peak".
     """
+    shown: dict[str, Callable[[float], str]] = {
+        "nodes": str,
+        "kernels": str,
+        "flops": units.flops,
+        "bytes": units.nbytes,
+    }
+    shown |= {"peak": units.nbytes} if peak else {}
     rows = History(history).table(peak=peak)
-    table = _table("", [("pass", "left"), ("nodes", "right"), ("kernels", "right"), ("FLOPs", "right"), ("bytes", "right"),
-                        *([("peak", "right")] if peak else []), ("ms", "right")])  # fmt: skip
-    shown: list[tuple[str, Callable[[float], str]]] = [("nodes", str), ("kernels", str), ("flops", units.flops), ("bytes", units.nbytes),
-                                                       *([("peak", units.nbytes)] if peak else [])]  # fmt: skip
+    table = _table("", {"pass": "left", **dict.fromkeys(shown, "right"), "ms": "right"})
     for before, row in zip([rows[0], *rows], rows, strict=False):
-        cells = [_changed(getattr(before, key), getattr(row, key), show) for key, show in shown]
+        cells = [_changed(getattr(before, key), getattr(row, key), show) for key, show in shown.items()]
         table.add_row(_text(row.name), *cells, _text(f"{row.seconds * 1e3:.1f}" if row is not rows[0] else ""))
     if len(rows) > 2:
         table.add_section()
-        totals = [_text(units.change(getattr(rows[0], key), getattr(rows[-1], key)) or "=", "bold") for key, _ in shown]
-        table.add_row(_text("all together", "bold"), *totals, _text(f"{sum(r.seconds for r in rows) * 1e3:.1f}", "bold"))
+        totals = [units.change(getattr(rows[0], key), getattr(rows[-1], key)) or "=" for key in shown]
+        table.add_row(
+            *(_text(cell, "bold") for cell in ("all together", *totals, f"{sum(r.seconds for r in rows) * 1e3:.1f}"))
+        )
     return table
 
 
 def _changed(before: Any, after: Any, show: Callable[[float], str]) -> Text:
     if after == before:
         return _text(show(after))
-    return _text(f"{units.change(before, after)}  ", "dim").append(show(after), "bold green" if after < before else "bold red")
+    return _text(f"{units.change(before, after)}  ", "dim").append(
+        show(after), "bold green" if after < before else "bold red"
+    )
 
 
 # -- kernels -----------------------------------------------------------------------------------------------------------
 
 
 def kernels_table(rows: Sequence[KernelRow]) -> Table:
-    """A line for each kernel: what it holds, its time, rates, and how much of the machine's roofline it reaches; slowest first."""
-    table = _table("", [("kernel", "left"), ("holds", "left"), ("time", "right"), ("share", "right"), ("FLOPs", "right"), ("bytes", "right"),
-                        ("rate", "right"), ("bandwidth", "right"), ("roofline", "right")])
+    """A line for each kernel: what it holds, its time and rates, and its part of the roofline; slowest first."""
+    numbers = ("time", "share", "flops", "bytes", "rate", "bandwidth", "roofline")
+    table = _table("", {"kernel": "left", "holds": "left", **dict.fromkeys(numbers, "right")})
     whole = sum(row.seconds or 0.0 for row in rows)
     for row in sorted(rows, key=lambda row: -(row.seconds or 0.0)):
-        time = row.seconds
-        measured = ([units.seconds(time), units.percent(time / whole)], [units.rate(row.flops / time), units.bandwidth(row.bytes / time)]) if time else (["–", "–"], ["–", "–"])
-        table.add_row(_text(row.name), _text(row.nodes, "dim"), *measured[0], units.flops(row.flops), units.nbytes(row.bytes), *measured[1], _roofline(row.roofline))
+        time, share, rate, bandwidth = _speeds(row, whole)
+        cells = (time, share, units.flops(row.flops), units.nbytes(row.bytes), rate, bandwidth, _roofline(row.roofline))
+        table.add_row(_text(row.name), _text(row.nodes, "dim"), *cells)
     return table
+
+
+def _speeds(row: KernelRow, whole: float) -> tuple[str, str, str, str]:
+    """Time, share of the whole, FLOPs and bytes a second."""
+    if not row.seconds:
+        return "–", "–", "–", "–"
+    rates = units.rate(row.flops / row.seconds), units.bandwidth(row.bytes / row.seconds)
+    return units.seconds(row.seconds), units.percent(row.seconds / whole), *rates
 
 
 def _roofline(fraction: float | None) -> Text:

@@ -71,4 +71,10 @@ def change(before: float, after: float) -> str:
     if not before:
         return "new"
     part = (after - before) / abs(before)
-    return "+<1 %" if 0 < part < 0.005 else "−<1 %" if -0.005 < part < 0 else f"{'+' if part > 0 else '−'}{abs(100 * part):.0f} %"
+    return (
+        "+<1 %"
+        if 0 < part < 0.005
+        else "−<1 %"
+        if -0.005 < part < 0
+        else f"{'+' if part > 0 else '−'}{abs(100 * part):.0f} %"
+    )

@@ -1,0 +1,292 @@
+"""Group nodes that run as one kernel: pointwise islands, reductions with what feeds and follows them, and epilogues of matrix products.
+
+Nodes are visited from the last to the first. One whose results all go to groups that can take it in joins them (two groups that share it become
+one), if the union still is one loop nest (`tinytorch.ir.domain`), or one product with a pointwise epilogue, and if no path leaves it and
+comes back. Scalar literals, counters and views that only add or drop axes of extent 1 are copied into every group that reads them.
+
+    pointwise   every result varies over all loops
+    reduce      all reductions fold the same loops; a result varies over all loops, or over those that are kept
+    contract    one matmul first; then pointwise ops of its shape
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tinytorch.ir import Graph, Kind, Node, Value, ops
+from tinytorch.ir.domain import Domain, find_domain, is_loop_op
+
+MOST_OPERANDS = 24  # of one kernel: pointers, strides and vector registers run out
+SERIAL_ROW = 1 << 14  # elements that one work item may walk more than once when there is nothing else to share out
+
+
+@dataclass(eq=False)
+class _Group:
+    nodes: list[int]
+    style: str | None = None  # None: not a kernel of ours
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """Make fused nodes. Switch kinds of fusion off to see what they bring."""
+
+    pointwise: bool = True
+    reductions: bool = True
+    epilogues: bool = True
+
+    def __call__(self, graph: Graph) -> Graph:
+        return _Fusion(graph, self).result()
+
+
+class _Fusion:
+    def __init__(self, graph: Graph, options: Fuse) -> None:
+        self.graph, self.options, self.nodes = graph, options, graph.nodes
+        self.number = {node: i for i, node in enumerate(graph.nodes)}
+        self.returned = set(graph.outputs)
+        self.groups = [_Group([i], self._own_style(node)) for i, node in enumerate(graph.nodes)]
+        for i in reversed(range(len(self.nodes))):
+            if self.groups[i].style is not None:
+                self._try(i)
+
+    def _own_style(self, node: Node) -> str | None:
+        if node.op is ops.matmul:
+            return "contract" if self.options.epilogues and node.output.dtype.is_float else None
+        if node.op.kind is Kind.REDUCE and is_loop_op(node):
+            return "reduce" if self.options.reductions else None
+        return "pointwise" if node.op.kind in (Kind.POINTWISE, Kind.RANDOM) and self.options.pointwise else None
+
+    # -- joining -------------------------------------------------------------------------------------------------------
+
+    def _try(self, i: int) -> None:
+        takers = self._takers(self.nodes[i])
+        if not takers:
+            return
+        union = sorted({i, *(n for group in takers for n in group.nodes)})
+        style = self._style(union)
+        if style is not None and not self._comes_back(union):
+            merged = _Group(union, style)
+            for n in union:
+                self.groups[n] = merged
+
+    def _takers(self, node: Node) -> list[_Group]:
+        """The groups that read the node's results, through free views; none if somebody else reads them too."""
+        found: dict[_Group, None] = {}
+        stack = list(node.outputs)
+        while stack:
+            value = stack.pop()
+            for user in self.graph.users[value]:
+                if _is_free(user):
+                    if user.output in self.returned:
+                        return []
+                    stack.append(user.output)
+                    continue
+                group = self.groups[self.number[user]]
+                if group.style is None or (user.op is ops.matmul):
+                    return []
+                found[group] = None
+        return list(found)
+
+    def _comes_back(self, union: list[int]) -> bool:
+        """Whether a path leaves the union and enters it again (through whole groups)."""
+        inside = set(union)
+        seen: set[int] = set()
+        stack = list(union)
+        while stack:
+            for value in self.nodes[stack.pop()].outputs:
+                for user in self.graph.users[value]:
+                    n = self.number[user]
+                    if n in inside or n in seen:
+                        continue
+                    seen.update(self.groups[n].nodes)
+                    stack += self.groups[n].nodes
+        return any(self._maker(v) in seen for n in union for v in self.nodes[n].inputs)
+
+    def _maker(self, value: Value) -> int | None:
+        node = self.graph.producer.get(value)
+        return None if node is None else self.number[node]
+
+    # -- what a group is -----------------------------------------------------------------------------------------------
+
+    def body(self, union: Iterable[int]) -> Graph:
+        """The union with its free prologue, as a graph on the same values."""
+        own = set(union)
+        members = self._with_prologue(own)
+        made = {v for n in members for v in self.nodes[n].outputs}
+        inputs = dict.fromkeys(v for n in members for v in self.nodes[n].inputs if v not in made)
+        outputs = dict.fromkeys(v for n in sorted(own) for v in self.nodes[n].outputs if self._is_needed(v, own, set(members)))
+        nodes = tuple(self.nodes[n] for n in members)
+        if nodes[0].op is not ops.matmul:
+            nodes = (*(n for n in nodes if n.op is ops.matmul), *(n for n in nodes if n.op is not ops.matmul))
+        return Graph(_body_name(nodes), tuple(inputs), nodes, tuple(outputs))
+
+    def _with_prologue(self, own: set[int]) -> list[int]:
+        """The members, and the literals, counters and free views that lead from one of them (or from nothing) to another."""
+        members = set(own)
+
+        def absorb(value: Value) -> bool:
+            maker = self._maker(value)
+            if maker is None:
+                return False
+            if maker in members:
+                return True
+            node = self.nodes[maker]
+            if node.op.kind is Kind.SOURCE and is_loop_op(node):
+                members.add(maker)
+                return True
+            if _is_free(node) and absorb(node.inputs[0]):
+                members.add(maker)
+                return True
+            return False
+
+        for n in own:
+            if self.nodes[n].op is not ops.matmul:
+                for value in self.nodes[n].inputs:
+                    absorb(value)
+        return sorted(members)
+
+    def _is_needed(self, value: Value, own: set[int], members: set[int]) -> bool:
+        if value in self.returned:
+            return True
+        for user in self.graph.users[value]:
+            n = self.number[user]
+            if n not in members:
+                return True
+            if n not in own and self._is_needed(user.output, own, members):
+                return True  # a view of it that somebody outside looks through
+        return False
+
+    def _style(self, union: list[int]) -> str | None:
+        matmuls = [n for n in union if self.nodes[n].op is ops.matmul]
+        if len(matmuls) > 1:
+            return None
+        body = self.body(union)
+        if len(body.inputs) + len(body.outputs) > MOST_OPERANDS:
+            return None
+        if matmuls:
+            return "contract" if _is_epilogue(body) else None
+        domain = find_domain(body)
+        if domain is None:
+            return None
+        if not any(n.op.kind is Kind.REDUCE for n in body.nodes):
+            return "pointwise" if _is_island(body, domain) else None
+        return "reduce" if _is_reduction(body, domain) else None
+
+    # -- the new graph -------------------------------------------------------------------------------------------------
+
+    def result(self) -> Graph:
+        """The graph with a node for each group, in an order that lets updates happen in place."""
+        groups = list({id(g): g for g in self.groups}.values())
+        fused = {id(g): self._node(g) for g in groups}
+        order = self._order(groups, with_updates=True) or self._order(groups, with_updates=False)
+        assert order is not None, "groups form a cycle"
+        return self.graph.with_(nodes=tuple(fused[id(g)] for g in order))
+
+    def _node(self, group: _Group) -> Node:
+        if len(group.nodes) == 1:
+            node = self.nodes[group.nodes[0]]
+            literal = any(self._maker(v) is not None and self.nodes[self._maker(v)].op.kind is Kind.SOURCE for v in node.inputs)  # type: ignore[index]
+            if group.style is None or node.op is ops.matmul or not literal:
+                return node
+        body = self.body(group.nodes)
+        style = self._style(group.nodes) if len(group.nodes) == 1 else group.style
+        if style is None:
+            return self.nodes[group.nodes[0]]
+        source = next((self.nodes[n].source for n in group.nodes if self.nodes[n].source), None)
+        return Node(ops.fused, body.inputs, {"body": body, "style": style}, body.outputs, source)
+
+    def _order(self, groups: list[_Group], with_updates: bool) -> list[_Group] | None:
+        after: dict[int, set[int]] = {id(g): set() for g in groups}
+        before: dict[int, set[int]] = {id(g): set() for g in groups}
+
+        def edge(first: _Group, second: _Group) -> None:
+            if first is not second:
+                after[id(first)].add(id(second))
+                before[id(second)].add(id(first))
+
+        for group in groups:
+            for n in group.nodes:
+                for value in self.nodes[n].inputs:
+                    maker = self._maker(value)
+                    if maker is not None:
+                        edge(self.groups[maker], group)
+        for output, place in self.graph.donated.items() if with_updates else ():
+            writer = self._maker(self.graph.outputs[output])
+            for user in self.graph.users[self.graph.inputs[place]] if writer is not None else ():
+                edge(self.groups[self.number[user]], self.groups[writer])  # type: ignore[index]
+        by_id = {id(g): g for g in groups}
+        ready = [(g.nodes[-1] if len(g.nodes) == 1 else g.nodes[0], id(g)) for g in groups if not before[id(g)]]
+        heapq.heapify(ready)
+        order = []
+        while ready:
+            _, key = heapq.heappop(ready)
+            order.append(by_id[key])
+            for follower in after[key]:
+                before[follower].discard(key)
+                if not before[follower]:
+                    heapq.heappush(ready, (by_id[follower].nodes[0], follower))
+        return order if len(order) == len(groups) else None
+
+
+def _is_free(node: Node) -> bool:
+    """A view that a loop nest looks through."""
+    return node.op.kind is Kind.VIEW and is_loop_op(node)
+
+
+def _is_island(body: Graph, domain: Domain) -> bool:
+    every = frozenset(range(len(domain.extents)))
+    if any(domain.of(v) != every for v in body.outputs):
+        return False
+    return not any(n.op.transcendental and domain.of(n.output) not in (every, frozenset()) for n in body.nodes)
+
+
+def _is_reduction(body: Graph, domain: Domain) -> bool:
+    every = frozenset(range(len(domain.extents)))
+    kept = every - domain.reduced
+    stage: dict[Value, int] = {}
+    for node in body.nodes:
+        deepest = max((stage.get(v, 0) for v in node.inputs), default=0)
+        stage[node.output] = deepest
+        if node.op.kind is Kind.REDUCE:
+            x = node.inputs[0]
+            folded = {domain.loops[x][a] for a in node.attrs["axis"]} - {None}
+            if folded != domain.reduced or domain.of(x) != every:
+                return False
+            stage[node.output] = deepest + 1
+        elif node.op.transcendental and domain.of(node.output) not in (every, kept, frozenset()):
+            return False
+    if any(domain.of(v) not in (every, kept) for v in body.outputs):
+        return False
+    again = [v for v in body.outputs if domain.of(v) == every and every != kept and stage[v] > 0]
+    if not again:
+        return True
+    size = 1
+    for extent in domain.extents:
+        size *= extent
+    by_rows = bool(domain.reduced) and max(domain.reduced) == len(domain.extents) - 1
+    return size <= SERIAL_ROW or (by_rows and bool(kept))
+
+
+def _is_epilogue(body: Graph) -> bool:
+    product = body.nodes[0]
+    shape = product.output.shape
+    if product.op is not ops.matmul or any(v.shape != shape for v in body.outputs):
+        return False
+    for node in body.nodes[1:]:
+        out = node.output
+        if node.op.name == "iota" or node.op.kind not in (Kind.POINTWISE, Kind.SOURCE, Kind.VIEW):
+            return False
+        if out.shape != shape and out.type.size != 1:
+            return False
+        if node.op.kind is Kind.VIEW and (product.output in node.inputs or (node.op.name == "reshape" and node.inputs[0].type.size != 1)):
+            return False
+    read_again = set(product.inputs) & {v for node in body.nodes[1:] for v in node.inputs}
+    return not read_again
+
+
+def _body_name(nodes: tuple[Node, ...]) -> str:
+    names = [n.op.name for n in nodes if n.op.kind not in (Kind.SOURCE, Kind.VIEW)]
+    shown = names if len(names) <= 4 else [*names[:2], f"{len(names) - 3}_more", names[-1]]
+    return "_".join(["fused", *shown])
+

@@ -1,0 +1,346 @@
+"""`tt.trace` and `tt.compile`: the only place where tracing, passes and the runtime meet.
+
+    fast = tt.compile(model)                     # a function, a module, or a whole training step; also a decorator
+    fast(x)                                      # the first call of a kind traces, optimises and compiles; the others just run
+    fast.graph, fast.history, fast.kernels       # what became of it
+    print(fast.explain())                        # each kernel: nodes, source, time, FLOPs, bytes, distance from the roofline
+
+A call looks its program up by the types of its arguments. Tensors that the function finds elsewhere (parameters, optimiser state, the random
+generator) are inputs too, read anew at each call; those that it overwrites are updated in place. After a compiled training step `.grad` of the
+parameters it updated is None: return gradients if you want to see them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinytorch.frontends.trace import Trace, Tracer, is_traceable, trace as trace_function
+from tinytorch.frontends.tree import Tree, flatten
+from tinytorch.ir import Graph, Value, current
+from tinytorch.ir.errors import TracingError
+from tinytorch.ir.interp import Builder
+from tinytorch.passes import (AssignLayout, ExpandComposites, FoldConstants, Fuse, History, MergeCommon, PackOperands, Pipeline, RemoveDead,
+                              Simplify, plan_memory)
+
+from .backward import CompiledCall, attach_backward
+from .tensor import Tensor, grad_mode
+
+LOWERING = (ExpandComposites(), PackOperands())  # what the runtime cannot do without
+STANDARD = (Simplify(), FoldConstants(), ExpandComposites(), Simplify(), AssignLayout(), MergeCommon(), RemoveDead(), Fuse(), PackOperands())
+PIPELINES: dict[str, tuple[Any, ...]] = {"train": STANDARD, "infer": STANDARD, "none": LOWERING}
+
+
+def trace(function: Callable[..., Any], *examples: Any, static: Sequence[str | int] = (), **keywords: Any) -> Graph:
+    """The graph of a function or module for arguments like these; see `tinytorch.frontends.trace`."""
+    found = _Surroundings(function)
+    with _Grads(found.parameters()):
+        return trace_function(function, examples, keywords, handle=Tensor, static=static, names=found.names()).graph
+
+
+def compile(target: Callable[..., Any] | None = None, *, pipeline: str = "train", passes: Sequence[Any] | None = None,
+            static: Sequence[str | int] = (), threads: int | None = None) -> Any:
+    """Make a function, module or training step fast.
+
+    Args:
+        target: what to compile; leave it out to use this as a decorator with options.
+        pipeline: "train" or "infer" (the standard passes), or "none" (each op a kernel).
+        passes: a list of passes in place of a named pipeline; what the runtime needs is added.
+        static: positions or names of arguments to be seen as they are (one program for each value).
+        threads: how many to use; by default `TINYTORCH_THREADS` or all cores.
+    Returns:
+        A `Compiled`, called like `target`.
+    """
+    if target is None:
+        return lambda function: compile(function, pipeline=pipeline, passes=passes, static=static, threads=threads)
+    if passes is None and pipeline not in PIPELINES:
+        raise TracingError(f"compile(pipeline={pipeline!r}): expected one of {sorted(PIPELINES)}, or passes=[…]")
+    chosen = PIPELINES[pipeline] if passes is None else (*passes, *LOWERING)
+    return Compiled(target, Pipeline(*chosen), tuple(static), threads)
+
+
+@dataclass(eq=False)
+class Entry:
+    """One program: what a kind of call runs."""
+
+    traced: Trace
+    history: History
+    program: Any
+    args: list[int]  # for each input that the caller gives, the number of its leaf
+    owners: list[Any]  # for each other input, its tensor, `GradOf`, or array
+    seconds: dict[str, float]
+    guards: list[tuple[Tensor, bool]] = field(default_factory=list)
+
+    calls: dict[int, CompiledCall] = field(default_factory=dict)
+
+    def call(self, position: int) -> CompiledCall:
+        """What stands on the tape for the result at `position`."""
+        return self.calls.setdefault(position, CompiledCall(self, position))
+
+    def holds(self) -> bool:
+        """Whether gradients are there, or not there, as when it was traced."""
+        return all((tensor.grad is None) is empty for tensor, empty in self.guards)
+
+
+@dataclass(frozen=True)
+class GradOf:
+    """Stands for whatever tensor is `owner.grad` at the time of a call."""
+
+    owner: Tensor
+
+
+class Compiled:
+    """A compiled function; see `compile`. Safe to call from several threads at once, if the threads do not overwrite the same tensors."""
+
+    def __init__(self, function: Callable[..., Any], pipeline: Pipeline, static: tuple[str | int, ...], threads: int | None) -> None:
+        self.function, self.pipeline, self.static, self.threads = function, pipeline, static, threads
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self.__doc__ = getattr(function, "__doc__", None)
+        self.entries: dict[Any, list[Entry]] = {}
+        self.latest: Entry | None = None
+        self._lock = threading.RLock()
+        self._found: _Surroundings | None = None
+        self._modules: list[Any] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(current(), Builder):
+            return self.function(*args, **kwargs)  # inside another trace we are just a function
+        leaves, tree = flatten((args, kwargs) if kwargs else args)
+        key = self._key(leaves, tree)
+        for entry in self.entries.get(key, ()):
+            if entry.holds():
+                return self._run(entry, leaves)
+        with self._lock:
+            for entry in self.entries.get(key, ()):
+                if entry.holds():
+                    return self._run(entry, leaves)
+            entry = self._prepare(args, kwargs)
+            self.entries.setdefault(key, []).append(entry)
+        return self._run(entry, leaves)
+
+    def __repr__(self) -> str:
+        return f"<compiled {self.__name__}: {sum(map(len, self.entries.values()))} programs>"
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    def _entry(self) -> Entry:
+        if self.latest is None:
+            raise TracingError(f"{self.__name__} has not been called yet: call it once, then look")
+        return self.latest
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that runs: the last stage of `history`."""
+        return self._entry().program.graph  # type: ignore[no-any-return]
+
+    @property
+    def history(self) -> History:
+        """Every stage of the graph, from the trace on."""
+        return self._entry().history
+
+    @property
+    def program(self) -> Any:
+        """The program of the latest kind of call."""
+        return self._entry().program
+
+    @property
+    def kernels(self) -> Any:
+        """The different kernels of that program."""
+        return self._entry().program.kernels
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Where the time of the first call went: trace, passes, kernels."""
+        return self._entry().seconds
+
+    def explain(self, repeats: int = 20) -> Any:
+        """What each kernel holds and costs, measured: see `tinytorch.explain`."""
+        from .explain import explain
+
+        return explain(self, repeats)
+
+    # -- calling -------------------------------------------------------------------------------------------------------
+
+    def _key(self, leaves: Sequence[Any], tree: Tree) -> Any:
+        parts = []
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                payload = leaf.payload
+                parts.append((payload.dtype, payload.shape, leaf.requires_grad))
+            elif isinstance(leaf, np.ndarray):
+                parts.append((leaf.dtype, leaf.shape, False))
+            elif type(leaf) is float:
+                parts.append(float)
+            else:
+                parts.append((type(leaf), leaf))
+        key = (tree, tuple(parts), grad_mode.enabled, tuple([m.training for m in self._modules]))
+        try:
+            hash(key)
+        except TypeError:
+            odd = [type(leaf).__name__ for leaf in leaves if not is_traceable(leaf)]
+            raise TracingError(f"{self.__name__}: arguments must be tensors, arrays, floats, or hashable values to specialise on; got {odd}") from None
+        return key
+
+    def _run(self, entry: Entry, leaves: Sequence[Any]) -> Any:
+        tensors: list[Any] = [leaves[i] for i in entry.args]
+        tensors += [owner.owner.grad if type(owner) is GradOf else owner for owner in entry.owners]
+        arrays = [t.payload if isinstance(t, Tensor) else t for t in tensors]
+        addresses = []
+        for i, array in enumerate(arrays):
+            if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
+                arrays[i] = array = np.ascontiguousarray(np.asarray(array, np.float32 if type(array) is float else None))
+            addresses.append(array.__array_interface__["data"][0])
+        traced = entry.traced
+        differentiable = grad_mode.enabled and any(traced.needs_grad)
+        old = {id(t): t.payload.copy() for t in traced.mutated} if differentiable else {}
+        results = entry.program.run(arrays, addresses)
+        count = len(results) - len(traced.mutated) - len(traced.extra)
+        for owner in traced.mutated:
+            owner.version += 1  # type: ignore[attr-defined]
+        for key, result in zip(traced.extra, results[len(results) - len(traced.extra):] if traced.extra else (), strict=True):
+            key.grad = Tensor(result)  # a gradient that the function left behind
+        for tensor, _ in entry.guards:
+            if tensor.grad is not None and any(tensor is owner for owner in traced.mutated):
+                tensor.grad = None
+        outputs = [Tensor(array) for array in results[:count]]
+        if differentiable:
+            attach_backward(entry, leaves, old, outputs)
+        return traced.results(outputs)
+
+    # -- making --------------------------------------------------------------------------------------------------------
+
+    def _prepare(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Entry:
+        from tinytorch.runtime.program import Program
+
+        found = _Surroundings(self.function)
+        parameters = found.parameters()
+        start = time.perf_counter()
+        with _Grads(parameters) as grads:
+            traced = trace_function(self.function, args, kwargs, handle=Tensor, static=self.static, names=found.names(), after=grads.outputs)
+        after_trace = time.perf_counter()
+        graph, history = self.pipeline.run(traced.graph)
+        plan = plan_memory(graph)
+        after_passes = time.perf_counter()
+        program = Program(graph, plan, self.threads)
+        seconds = {"trace": after_trace - start, "passes": after_passes - after_trace, "kernels": time.perf_counter() - after_passes}
+        owners = dict(zip((v for v in traced.graph.inputs if v in traced.graph.bound), traced.captured, strict=True))
+        leaves, _ = flatten((args, dict(kwargs)) if kwargs else args)
+        numbers = [i for i, leaf in enumerate(leaves) if is_traceable(leaf) and i not in self._static_leaves(args, kwargs)]
+        free = [v for v in graph.inputs if v not in graph.bound]
+        entry = Entry(traced, history, program, numbers, [self._owner(v, owners, graph, grads) for v in graph.inputs if v in graph.bound], seconds)
+        assert len(free) == len(numbers), "every traceable leaf is an input"
+        entry.guards = [(t, grads.before[id(t)] is None) for t in parameters if id(t) in {id(o) for o in traced.captured}]
+        if self._found is None:
+            self._found, self._modules = found, found.all_modules()
+        self.latest = entry
+        return entry
+
+    def _static_leaves(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> set[int]:
+        """Numbers of the leaves of static arguments."""
+        try:
+            names = list(inspect.signature(self.function).parameters)
+        except (TypeError, ValueError):
+            names = []
+        places: set[int] = set()
+        at = 0
+        for key, arg in [*enumerate(args), *sorted(kwargs.items())]:
+            count = len(flatten(arg)[0])
+            name = names[key] if isinstance(key, int) and key < len(names) else key
+            if key in self.static or name in self.static:
+                places |= set(range(at, at + count))
+            at += count
+        return places
+
+    def _owner(self, value: Value, owners: Mapping[Value, Any], graph: Graph, grads: _Grads) -> Any:
+        owner = owners.get(value)
+        if owner is None:
+            return graph.bound[value]
+        whose = grads.whose.get(id(owner))
+        return GradOf(whose) if whose is not None else owner if isinstance(owner, Tensor) else owner.payload
+
+
+class _Grads:
+    """Keeps `.grad` of parameters as they were while a function is traced, and finds the gradients it leaves behind."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters = list(parameters)
+        self.before = {id(p): p.grad for p in self.parameters}
+        self.whose = {id(p.grad): p for p in self.parameters if p.grad is not None}
+
+    def __enter__(self) -> _Grads:
+        return self
+
+    def outputs(self, tracer: Tracer) -> list[tuple[Any, Any]]:
+        """Gradients to return: of tensors that were not updated (an updated parameter has used its gradient)."""
+        found: list[tuple[Any, Any]] = []
+        for owner, _ in tracer.captured.values():
+            grad = getattr(owner, "grad", None)
+            if grad is not None and isinstance(grad.payload, Value):
+                if id(owner) not in tracer.mutated:
+                    found.append((owner, grad))
+                if id(owner) not in self.before:
+                    self.parameters.append(owner)  # type: ignore[arg-type]
+                    self.before[id(owner)] = None
+        return found
+
+    def __exit__(self, *exc: object) -> None:
+        for tensor in self.parameters:
+            tensor.grad = self.before[id(tensor)]
+
+
+class _Surroundings:
+    """The modules and optimisers that a function can see: in its closure, its globals, its `self`, its defaults."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.things = dict(self._visible(function))
+
+    def _visible(self, function: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(function, Compiled):
+            function = function.function
+        if hasattr(function, "named_parameters"):
+            yield "", function
+            return
+        owner = getattr(function, "__self__", None)
+        if owner is not None and hasattr(owner, "named_parameters"):
+            yield "", owner
+        plain = inspect.unwrap(getattr(function, "__func__", function))
+        try:
+            found = inspect.getclosurevars(plain)
+        except (TypeError, ValueError):
+            return
+        for name, thing in {**found.globals, **found.nonlocals}.items():
+            if isinstance(thing, Compiled):
+                yield from self._visible(thing.function)
+            elif hasattr(thing, "named_parameters") or hasattr(thing, "named_state"):
+                yield name, thing
+            elif isinstance(thing, Tensor):
+                yield name, thing
+
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
+        for name, thing in self.things.items():
+            if isinstance(thing, Tensor):
+                yield name, thing
+                continue
+            lists = [getattr(thing, method) for method in ("named_parameters", "named_buffers", "named_state") if hasattr(thing, method)]
+            for listing in lists:
+                for key, tensor in listing():
+                    yield f"{name}_{key}" if name and len(self.things) > 1 and hasattr(thing, "named_state") else key, tensor
+
+    def names(self) -> dict[int, str]:
+        """A name for each tensor, by id."""
+        return {id(tensor): name for name, tensor in reversed(list(self._named()))}
+
+    def parameters(self) -> list[Tensor]:
+        """The tensors that may have gradients."""
+        return list({id(t): t for _, t in self._named() if t.requires_grad}.values())
+
+    def all_modules(self) -> list[Any]:
+        """Every module, whose training flag is part of a program's key."""
+        return [m for thing in self.things.values() if hasattr(thing, "modules") for m in thing.modules()]
+
