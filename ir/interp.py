@@ -29,6 +29,7 @@ class Operand:
     """A handle on one tensor: its payload is a NumPy array or, while tracing, a `Value`."""
 
     __slots__ = ("__weakref__", "payload")
+    is_constant = False  # whether a gradient rule may leave out this operand's cotangent, if that is costly
     __array_priority__ = 1000
     __array_ufunc__ = None  # NumPy: leave `array + operand` to us
 

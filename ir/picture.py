@@ -9,6 +9,7 @@ Graphviz is absent, the picture is a plainer one of layers, and a line over it s
 
 from __future__ import annotations
 
+import atexit
 import re
 import shutil
 import subprocess
@@ -102,6 +103,7 @@ def _sandbox() -> Any:
     backend._engine = wasmtime.Engine(config)
     backend._module = wasmtime.Module.from_file(backend._engine, str(PACKAGE_WASM_PATH))
     lock = threading.Lock()
+    atexit.register(_sandbox.cache_clear)  # wasmtime complains about what is left when Python goes down
 
     def render(dot: str, seconds: float) -> str:
         with lock:

@@ -176,7 +176,7 @@ class _Reader:
             raise FormatError(f"line {tree.lineno}: {tree.name} must be assignments and one return at the end")
         outputs = [self.value(e) for e in (result.elts if isinstance(result, ast.Tuple) else [result])]
         order = (*inputs, *extra)
-        donated = {}
+        donated: dict[int, int] = {}
         for decorator in tree.decorator_list:
             if not (isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "donates"):
                 raise FormatError(f"line {decorator.lineno}: expected @donates(input=output), found @{ast.unparse(decorator):.60}")

@@ -1,8 +1,8 @@
 """Group nodes that run as one kernel: pointwise islands, reductions with what feeds and follows them, and epilogues of matrix products.
 
-Nodes are visited from the last to the first. One whose results all go to groups that can take it in joins them (two groups that share it become
-one), if the union still is one loop nest (`tinytorch.ir.domain`), or one product with a pointwise epilogue, and if no path leaves it and
-comes back. Scalar literals, counters and views that only add or drop axes of extent 1 are copied into every group that reads them.
+Nodes are visited by the size of their results, the biggest first, and from the last to the first. One whose results all go to groups that can
+take it in joins them (two groups that share it become one), if the union still is one loop nest (`tinytorch.ir.domain`), or one
+product with a pointwise epilogue, and if no path leaves it and comes back. Scalar literals, counters and views that only add or drop axes of extent 1 are copied into every group that reads them.
 
     pointwise   every result varies over all loops
     reduce      all reductions fold the same loops; a result varies over all loops, or over those that are kept
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from tinytorch.ir import Graph, Kind, Node, Value, ops
 from tinytorch.ir.domain import Domain, find_domain, is_loop_op
+
+from .remove_dead import RemoveDead
 
 MOST_OPERANDS = 24  # of one kernel: pointers, strides and vector registers run out
 SERIAL_ROW = 1 << 14  # elements that one work item may walk more than once when there is nothing else to share out
@@ -45,10 +47,12 @@ class _Fusion:
         self.graph, self.options, self.nodes = graph, options, graph.nodes
         self.number = {node: i for i, node in enumerate(graph.nodes)}
         self.returned = set(graph.outputs)
+        self.refused: set[tuple[int, ...]] = set()
         self.groups = [_Group([i], self._own_style(node)) for i, node in enumerate(graph.nodes)]
-        for i in reversed(range(len(self.nodes))):
-            if self.groups[i].style is not None:
-                self._try(i)
+        candidates = [i for i, group in enumerate(self.groups) if group.style is not None]
+        candidates.sort(key=lambda i: (max(v.type.size for v in self.nodes[i].outputs), i), reverse=True)
+        while any([self._try(i) for i in candidates]):  # a join may make way for another
+            pass
 
     def _own_style(self, node: Node) -> str | None:
         if node.op is ops.matmul:
@@ -59,16 +63,24 @@ class _Fusion:
 
     # -- joining -------------------------------------------------------------------------------------------------------
 
-    def _try(self, i: int) -> None:
-        takers = self._takers(self.nodes[i])
+    def _try(self, i: int) -> bool:
+        """Join node i's group with those that read node i; whether that changed anything."""
+        mine = self.groups[i]
+        takers = [group for group in self._takers(self.nodes[i]) if group is not mine]
         if not takers:
-            return
-        union = sorted({i, *(n for group in takers for n in group.nodes)})
+            return False
+        union = sorted({*mine.nodes, *(n for group in takers for n in group.nodes)})
+        key = tuple(union)
+        if key in self.refused:
+            return False
         style = self._style(union)
-        if style is not None and not self._comes_back(union):
-            merged = _Group(union, style)
-            for n in union:
-                self.groups[n] = merged
+        if style is None or self._comes_back(union):
+            self.refused.add(key)
+            return False
+        merged = _Group(union, style)
+        for n in union:
+            self.groups[n] = merged
+        return True
 
     def _takers(self, node: Node) -> list[_Group]:
         """The groups that read the node's results, through free views; none if somebody else reads them too."""
@@ -90,7 +102,7 @@ class _Fusion:
 
     def _comes_back(self, union: list[int]) -> bool:
         """Whether a path leaves the union and enters it again (through whole groups)."""
-        inside = set(union)
+        inside = set(self._with_prologue(set(union)))
         seen: set[int] = set()
         stack = list(union)
         while stack:
@@ -101,7 +113,7 @@ class _Fusion:
                         continue
                     seen.update(self.groups[n].nodes)
                     stack += self.groups[n].nodes
-        return any(self._maker(v) in seen for n in union for v in self.nodes[n].inputs)
+        return any(self._maker(v) in seen for n in inside for v in self.nodes[n].inputs)
 
     def _maker(self, value: Value) -> int | None:
         node = self.graph.producer.get(value)
@@ -181,7 +193,7 @@ class _Fusion:
         fused = {id(g): self._node(g) for g in groups}
         order = self._order(groups, with_updates=True) or self._order(groups, with_updates=False)
         assert order is not None, "groups form a cycle"
-        return self.graph.with_(nodes=tuple(fused[id(g)] for g in order))
+        return RemoveDead()(self.graph.with_(nodes=tuple(fused[id(g)] for g in order)))
 
     def _node(self, group: _Group) -> Node:
         if len(group.nodes) == 1:
@@ -206,11 +218,10 @@ class _Fusion:
                 before[id(second)].add(id(first))
 
         for group in groups:
-            for n in group.nodes:
-                for value in self.nodes[n].inputs:
-                    maker = self._maker(value)
-                    if maker is not None:
-                        edge(self.groups[maker], group)
+            for value in self.body(group.nodes).inputs:
+                maker = self._maker(value)
+                if maker is not None:
+                    edge(self.groups[maker], group)
         for output, place in self.graph.donated.items() if with_updates else ():
             writer = self._maker(self.graph.outputs[output])
             for user in self.graph.users[self.graph.inputs[place]] if writer is not None else ():

@@ -53,7 +53,7 @@ def freeze(value: Any) -> Hashable:
         return float, value.hex()
     if isinstance(value, bool):
         return bool, value
-    return id(value) if isinstance(value, Graph) else value  # type: ignore[no-any-return]
+    return id(value) if isinstance(value, Graph) else value
 
 
 def _same_inputs(graph: Graph) -> dict[Value, Value]:

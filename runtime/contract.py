@@ -113,18 +113,18 @@ class _Epilogue:
         terms = []
         for axis, stride in enumerate(self._aligned(value, strides)[:-1]):
             if stride:
-                self._word(f"{name}_s{axis}", stride)
-                terms.append(f"{'i' if axis == len(self.batch) else f'b{axis}'} * {name}_s{axis}")
+                self._word(f"s{axis}_{name}", stride)
+                terms.append(f"{'i' if axis == len(self.batch) else f'b{axis}'} * s{axis}_{name}")
         if terms:
-            self.row.append(f"{name}_row = {' + '.join(terms)}")
+            self.row.append(f"row_{name} = {' + '.join(terms)}")
         stride = self._aligned(value, strides)[-1]
         if stride > 1 or stride < 0:
-            self._word(f"{name}_sj", stride)
+            self._word(f"sj_{name}", stride)
 
     def _index(self, name: str, value: Value, strides: Sequence[int]) -> str:
         aligned = self._aligned(value, strides)
-        terms = [f"{name}_row"] * any(aligned[:-1])
-        terms += ["j" if aligned[-1] == 1 else f"j * {name}_sj"] if aligned[-1] else []
+        terms = [f"row_{name}"] * any(aligned[:-1])
+        terms += ["j" if aligned[-1] == 1 else f"j * sj_{name}"] if aligned[-1] else []
         return " + ".join(terms) or "0"
 
     def _load(self, value: Value, name: str, number: int, strides: Sequence[int]) -> str:
@@ -132,8 +132,8 @@ class _Epilogue:
         aligned = self._aligned(value, strides)
         text = f"load_{value.dtype}({name}, {self._index(name, value, strides)}, {number})"
         where = self.lines if aligned[-1] else self.row if any(aligned) else self.head
-        where.append(f"{name}_v = {text}")
-        return f"{name}_v"
+        where.append(f"v_{name} = {text}")
+        return f"v_{name}"
 
     def _compute(self, node: Node, operands: list[str], number: int) -> str:
         if node.op.name == "constant":

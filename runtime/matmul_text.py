@@ -25,7 +25,10 @@ KERNEL = '''\
 <about>
 """
 
+from numpy import inf, nan
+
 from tinytorch.runtime.lowlevel import *
+from tinytorch.runtime.scalars import *
 from tinytorch.runtime.vecmath import *
 <pieces>
 

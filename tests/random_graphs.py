@@ -104,7 +104,7 @@ def _unary(draw: Draw, pool: list[Any], build: Builder) -> Any:
         return None
     return draw(st.sampled_from((
         ops.neg, ops.abs, ops.tanh, ops.sigmoid, ops.sin, ops.cos, ops.erf, ops.floor, ops.sign, ops.detach, lambda v: ops.exp(-ops.abs(v)),
-        lambda v: ops.log(ops.abs(v) + 1.0), lambda v: ops.sqrt(ops.abs(v)), lambda v: ops.rsqrt(ops.abs(v) + 1.0), lambda v: -(-v),
+        lambda v: ops.log(ops.abs(v) + 1.0), lambda v: ops.sqrt(ops.abs(v)), lambda v: ops.rsqrt(ops.abs(v) + 1.0), lambda v: ops.neg(-v),
         lambda v: ops.log(ops.exp(ops.tanh(v))), lambda v: ops.pow(v, 2.0), lambda v: ops.pow(ops.abs(v), 0.5), lambda v: ops.pow(v, 3.0),
         lambda v: 1.0 / ops.sqrt(ops.abs(v) + 1.0), lambda v: ops.pow(ops.abs(v) + 1.0, -1.0))))(x)
 

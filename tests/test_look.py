@@ -361,7 +361,7 @@ def test_graph_tree_opens_fused_nodes_and_composites() -> None:
 
 def test_history_table_tells_what_changed() -> None:
     text = printed(terminal.history_table(history(), peak=False))
-    assert "Fuse" in text and "−29 %  5" in text and "1.5" in text and "all together" in text
+    assert "Fuse" in text and "5 ↓" in text and "1.5" in text and "−29 %" in text
 
 
 def test_kernels_table_tells_rates() -> None:

@@ -1,7 +1,8 @@
-"""Every op against its definition, its twin in PyTorch, its derivatives and its text: derived from the entries of samples.py.
+"""Every op against its definition, its twin in PyTorch, its derivatives and its text: all from samples.py.
 
-The engines that must agree are in `ENGINES`: eager, traced, printed and executed as Python, read back from text, saved and loaded,
-composites opened, and compiled. Gradients are checked with a reverse mode of a few lines that shares nothing with the product's own.
+The engines that must agree to the bit are in `ENGINES`: traced, printed and executed as Python, read back from text,
+and composites opened; the compiled one must agree within rounding. Gradients are checked with a reverse mode of a few
+lines that shares nothing with the product's own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,23 @@ import samples as table
 from samples import ENTRIES, SAMPLES, Bad, Sample, some
 
 import tinytorch
-from tinytorch.ir import Builder, Cost, Graph, Kind, Node, Op, Operand, Recorder, TensorType, as_dtype, evaluate, graph_cost, ops, registry, verify
+from tinytorch.ir import (
+    Builder,
+    Cost,
+    Graph,
+    Kind,
+    Node,
+    Op,
+    Operand,
+    Recorder,
+    TensorType,
+    as_dtype,
+    evaluate,
+    graph_cost,
+    ops,
+    registry,
+    verify,
+)
 from tinytorch.ir.cost import expansion, node_cost
 from tinytorch.ir.dtypes import ALL
 from tinytorch.ir.errors import DTypeError, TinyTorchError
@@ -102,7 +119,13 @@ def opened(graph: Graph) -> Graph:
     stands: dict[Any, Any] = {}
     for node in graph.nodes:
         operands = tuple(stands.get(v, v) for v in node.inputs)
-        inner = node.body if node.body else expansion(node.op, tuple(v.type for v in operands), node.attrs) if node.op.expand else None
+        inner = (
+            node.body
+            if node.body
+            else expansion(node.op, tuple(v.type for v in operands), node.attrs)
+            if node.op.expand
+            else None
+        )
         if inner is None:
             nodes.append(Node(node.op, operands, node.attrs, node.outputs))
             continue
@@ -124,7 +147,9 @@ def same(actual: Sequence[Array], expected: Sequence[Array], note: object) -> No
         assert (a.dtype, a.shape) == (b.dtype, b.shape), note
         wide_a, wide_b = (np.asarray(c, np.float64 if c.dtype.kind not in "iub" else c.dtype) for c in (a, b))
         np.testing.assert_array_equal(wide_a, wide_b, str(note))
-        assert wide_a.dtype.kind != "f" or (np.signbit(wide_a) == np.signbit(wide_b))[~np.isnan(wide_a)].all(), f"{note}: -0.0"
+        assert wide_a.dtype.kind != "f" or (np.signbit(wide_a) == np.signbit(wide_b))[~np.isnan(wide_a)].all(), (
+            f"{note}: -0.0"
+        )
 
 
 def near(actual: Array, expected: Array, note: object, tolerance: float = 0.0) -> None:
@@ -240,13 +265,19 @@ def test_identity_changes_nothing(name: str) -> None:
 
 
 UFUNCS = {op.name: op.eval for op in registry.values() if isinstance(op.eval, np.ufunc)}
-ONES: list[Any] = [np.ones(2, d.np) for d in ALL] + [np.ones((), d.np) for d in (as_dtype("f64"), as_dtype("i64"))] + [True, 2, 1.5]
+ONES: list[Any] = (
+    [np.ones(2, d.np) for d in ALL] + [np.ones((), d.np) for d in (as_dtype("f64"), as_dtype("i64"))] + [True, 2, 1.5]
+)
 
 
 @pytest.mark.parametrize("name", UFUNCS)
 def test_promotion_is_numpys(name: str) -> None:
     ufunc = UFUNCS[name]
-    for operands in ([(x,) for x in ONES] if ufunc.nin == 1 else [(x, y) for x in ONES for y in ONES if isinstance(x, Array) or isinstance(y, Array)]):
+    for operands in (
+        [(x,) for x in ONES]
+        if ufunc.nin == 1
+        else [(x, y) for x in ONES for y in ONES if isinstance(x, Array) or isinstance(y, Array)]
+    ):
         try:
             expected = np.asarray(ufunc(*operands)).dtype
         except TypeError:
@@ -320,11 +351,15 @@ Function = Callable[..., list[Any]]
 
 def gradient_of(function: Function) -> Function:
     """The function that gives the gradients of Σ weights · outputs; it can be differentiated again."""
+
     def gradient(*handles: Any) -> list[Any]:
         with Recorder() as tape:
             outputs = [o for o in function(*handles) if o is not None and o.dtype.is_float]
         found = pull(tape.records, outputs, [weights(o.shape) for o in outputs], handles)
-        return [ops.broadcast_to(Operand(np.zeros((), np.float64)), h.shape) if g is None else g for g, h in zip(found, handles)]
+        return [
+            ops.broadcast_to(Operand(np.zeros((), np.float64)), h.shape) if g is None else g
+            for g, h in zip(found, handles)
+        ]
 
     return gradient
 
@@ -336,7 +371,7 @@ def value_of(function: Function, arrays: Sequence[Array]) -> float:
 
 
 def in_f64(name: str) -> list[tuple[Sample, list[int]]]:
-    """The smooth samples of an op as f64 calls that give f64, each with the places of the arrays that gradients flow to."""
+    """The smooth samples of an op as f64 calls, each with the places of the arrays that gradients flow to."""
     found = []
     for sample in SAMPLES[name]:
         floats = [n for n, a in enumerate(sample.args) if isinstance(a, Array) and as_dtype(a.dtype).is_float]
@@ -344,7 +379,11 @@ def in_f64(name: str) -> list[tuple[Sample, list[int]]]:
         through = floats if ENTRIES[name].grad is None else [n for n in floats if n in ENTRIES[name].grad]
         if not sample.smooth or narrow or not through:
             continue
-        double = Sample(tuple(a.astype(np.float64) if n in floats else a for n, a in enumerate(sample.args)), sample.attrs, torch=sample.torch)
+        double = Sample(
+            tuple(a.astype(np.float64) if n in floats else a for n, a in enumerate(sample.args)),
+            sample.attrs,
+            torch=sample.torch,
+        )
         result = eager(registry[name], double)[0]
         if result.dtype == np.float64 and np.isfinite(result).all():
             found.append((double, through))
@@ -353,6 +392,7 @@ def in_f64(name: str) -> list[tuple[Sample, list[int]]]:
 
 def smooth_function(name: str, sample: Sample, through: list[int]) -> tuple[Function, list[Array]]:
     """The call as a function of the arrays that gradients flow to, and those arrays."""
+
     def function(*handles: Any) -> list[Any]:
         given = dict(zip(through, handles))
         return listed(registry[name](*(given.get(n, a) for n, a in enumerate(sample.args)), **sample.attrs))
@@ -369,10 +409,12 @@ def check_slopes(function: Function, arrays: list[Array], note: object) -> None:
         for seed in (5, 6):
             direction = weights(array.shape, seed).payload
             step = 1e-5
-            plus, minus = ([*arrays[:place], array + s * step * direction, *arrays[place + 1:]] for s in (1, -1))
+            plus, minus = ([*arrays[:place], array + s * step * direction, *arrays[place + 1 :]] for s in (1, -1))
             slope = (value_of(function, plus) - value_of(function, minus)) / (2 * step)
             size = np.abs(gradient * direction).sum()
-            assert abs(slope - float((gradient * direction).sum())) <= 1e-6 + 1e-6 * size, f"operand {place} of {note}: differences {slope}, rule {(gradient * direction).sum()}"
+            assert abs(slope - float((gradient * direction).sum())) <= 1e-6 + 1e-6 * size, (
+                f"operand {place} of {note}: differences {slope}, rule {(gradient * direction).sum()}"
+            )
 
 
 DIFFERENTIABLE = [name for name in sorted(registry) if in_f64(name)]
@@ -412,7 +454,9 @@ def test_no_gradient_flows(name: str) -> None:
         handles = [Operand(a) for a in arrays]
         with Recorder() as tape:
             outputs = function(*handles)
-        assert not [g for g in pull(tape.records, outputs, [weights(o.shape) for o in outputs], handles) if g is not None], sample
+        assert not [
+            g for g in pull(tape.records, outputs, [weights(o.shape) for o in outputs], handles) if g is not None
+        ], sample
 
 
 @pytest.mark.peers
@@ -432,7 +476,10 @@ def torch_gradient(name: str, sample: Sample, through: list[int]) -> list[Array]
     tensors = [to_torch(a) for a in sample.args]
     leaves = [tensors[n].requires_grad_() for n in through]
     output = ENTRIES[name].torch(*tensors, **sample.attrs)  # type: ignore[operator]
-    return [from_torch(g) for g in table.torch.autograd.grad((output * to_torch(weights(tuple(output.shape)).payload)).sum(), leaves)]
+    return [
+        from_torch(g)
+        for g in table.torch.autograd.grad((output * to_torch(weights(tuple(output.shape)).payload)).sum(), leaves)
+    ]
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
@@ -444,7 +491,7 @@ def test_gradient_of_the_product_is_this_one(name: str) -> None:
             outputs = function(*handles)
         makers = {id(output): record for record in tape.records for output in record.outputs}
         seeds = [weights(o.shape) for o in outputs]
-        found = reverse(outputs, seeds, lambda handle: makers.get(id(handle)))
+        found = reverse(outputs, seeds, lambda handle, makers=makers: makers.get(id(handle)))
         for handle, expected in zip(handles, pull(tape.records, outputs, seeds, handles)):
             assert (expected is None) == (id(handle) not in found), sample
             if expected is not None:
@@ -452,11 +499,25 @@ def test_gradient_of_the_product_is_this_one(name: str) -> None:
 
 
 KINKS: list[tuple[str, list[Any], dict[str, Any]]] = [
-    ("abs", [[0.0, -0.0]], {}), ("relu", [[0.0, -0.0]], {}), ("leaky_relu", [[0.0]], {}), ("maximum", [[1.0, 2.0], [1.0, 3.0]], {}), ("minimum", [[1.0, 2.0], [1.0, 3.0]], {}),
-    ("clip", [[-1.0, 1.0, 2.0]], {"low": -1.0, "high": 1.0}), ("max", [[[1.0, 1.0, 0.0], [2.0, 2.0, 2.0]]], {"axis": 1}), ("min", [[1.0, 1.0, 3.0]], {}),
-    ("prod", [[0.0, 2.0, 3.0]], {}), ("prod", [[0.0, 0.0, 3.0]], {}), ("sqrt", [[0.0]], {}), ("max_pool2d", [[[[[1.0, 1.0], [1.0, 0.0]]]]], {"size": 2}),
-    ("pow", [[0.0, 0.0, 2.0], [2.0, 1.0, 0.0]], {}), ("softplus", [[0.0, 800.0, -800.0]], {}), ("logsumexp", [[800.0, -math.inf, 1.0]], {}), ("sigmoid", [[-800.0, 800.0]], {}),
-    ("tanh", [[-800.0, 800.0]], {}), ("softmax", [[800.0, -math.inf, 1.0]], {}), ("log_softmax", [[800.0, -800.0, 1.0]], {}),
+    ("abs", [[0.0, -0.0]], {}),
+    ("relu", [[0.0, -0.0]], {}),
+    ("leaky_relu", [[0.0]], {}),
+    ("maximum", [[1.0, 2.0], [1.0, 3.0]], {}),
+    ("minimum", [[1.0, 2.0], [1.0, 3.0]], {}),
+    ("clip", [[-1.0, 1.0, 2.0]], {"low": -1.0, "high": 1.0}),
+    ("max", [[[1.0, 1.0, 0.0], [2.0, 2.0, 2.0]]], {"axis": 1}),
+    ("min", [[1.0, 1.0, 3.0]], {}),
+    ("prod", [[0.0, 2.0, 3.0]], {}),
+    ("prod", [[0.0, 0.0, 3.0]], {}),
+    ("sqrt", [[0.0]], {}),
+    ("max_pool2d", [[[[[1.0, 1.0], [1.0, 0.0]]]]], {"size": 2}),
+    ("pow", [[0.0, 0.0, 2.0], [2.0, 1.0, 0.0]], {}),
+    ("softplus", [[0.0, 800.0, -800.0]], {}),
+    ("logsumexp", [[800.0, -math.inf, 1.0]], {}),
+    ("sigmoid", [[-800.0, 800.0]], {}),
+    ("tanh", [[-800.0, 800.0]], {}),
+    ("softmax", [[800.0, -math.inf, 1.0]], {}),
+    ("log_softmax", [[800.0, -800.0, 1.0]], {}),
 ]
 
 
@@ -525,6 +586,7 @@ def plain(thing: Any) -> Any:
 
 def counted(method: str, compares: bool = False) -> Callable[..., Any]:
     """An operator that counts as one FLOP."""
+
     def operate(self: Number, *others: Any) -> Any:
         Number.flops += 1
         with np.errstate(all="ignore"):
@@ -536,6 +598,7 @@ def counted(method: str, compares: bool = False) -> Callable[..., Any]:
 
 def transcendental(function: Callable[..., Any]) -> Callable[..., Any]:
     """A method or operator that counts as one transcendental."""
+
     def operate(self: Number, *others: Any) -> Number:
         Number.transcendentals += 1
         return Number(function(self.value, *map(plain, others)))
@@ -558,6 +621,7 @@ Number.__rpow__ = transcendental(lambda x, y: np.power(y, x))  # type: ignore[at
 
 def one_flop(function: Callable[..., Any]) -> Callable[[Number], Number]:
     """A method that counts as one FLOP."""
+
     def operate(self: Number) -> Number:
         Number.flops += 1
         return Number(function(self.value))
@@ -578,7 +642,7 @@ def numbers(array: Array, shape: tuple[int, ...]) -> Array:
 
 
 def count(graph: Graph, arrays: Sequence[Array]) -> tuple[int, int]:
-    """FLOPs and transcendentals of running a graph of primitive ops, counted; ops that cannot be counted give what they predict."""
+    """FLOPs and transcendentals of running a graph of primitive ops; what cannot be counted is as predicted."""
     values: dict[Any, Array] = dict(zip(graph.inputs, arrays, strict=True))
     total = [0, 0]
     for node in graph.nodes:
@@ -586,9 +650,15 @@ def count(graph: Graph, arrays: Sequence[Array]) -> tuple[int, int]:
         with np.errstate(all="ignore"):
             values |= zip(node.outputs, listed(node.op.eval(*operands, **node.attrs)))
         entry, cost = ENTRIES[node.op.name], node_cost(node)
-        found = (cost.flops, cost.transcendentals) if entry.counted or node.op.kind is Kind.VIEW else count_node(node, operands)
+        found = (
+            (cost.flops, cost.transcendentals)
+            if entry.counted or node.op.kind is Kind.VIEW
+            else count_node(node, operands)
+        )
         total = [a + b for a, b in zip(total, found)]
-        if entry.starts and math.prod(node.inputs[0].shape):  # NumPy starts from the first element, a kernel from the identity
+        if entry.starts and math.prod(
+            node.inputs[0].shape
+        ):  # NumPy starts from the first element, a kernel from the identity
             total[0] += node.output.type.size
     return total[0], total[1]
 
@@ -596,8 +666,12 @@ def count(graph: Graph, arrays: Sequence[Array]) -> tuple[int, int]:
 def count_node(node: Node, operands: list[Array]) -> tuple[int, int]:
     """One op, on counting numbers; positions stay integers."""
     wide = node.op.kind is Kind.POINTWISE
-    given = [a if v.dtype.kind in "iu" and node.op.kind is Kind.INDEX and place == 1 else numbers(a, node.output.shape if wide else a.shape)
-             for place, (v, a) in enumerate(zip(node.inputs, operands))]
+    given = [
+        a
+        if v.dtype.kind in "iu" and node.op.kind is Kind.INDEX and place == 1
+        else numbers(a, node.output.shape if wide else a.shape)
+        for place, (v, a) in enumerate(zip(node.inputs, operands))
+    ]
     Number.flops = Number.transcendentals = 0
     node.op.eval(*given, **node.attrs)
     return Number.flops, Number.transcendentals
@@ -610,7 +684,9 @@ def test_counting_run_finds_the_predicted_flops(name: str) -> None:
         if uncounted:  # nothing, or one for each element, by definition
             node = trace(registry[name], sample).nodes[-1]
             cost = node_cost(node)
-            assert cost.flops + cost.transcendentals == (0 if uncounted == table.MOVES else node.output.type.size), sample
+            assert cost.flops + cost.transcendentals == (0 if uncounted == table.MOVES else node.output.type.size), (
+                sample
+            )
         elif not sample.smooth or sum(a.size for a in arrays_of(sample)) > 500:
             continue
         graph = trace(registry[name], sample)
@@ -621,7 +697,11 @@ def test_counting_run_finds_the_predicted_flops(name: str) -> None:
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
-BAD = [pytest.param(name, bad, id=f"{name}-{number}") for name, entry in ENTRIES.items() for number, bad in enumerate(entry.bad)]
+BAD = [
+    pytest.param(name, bad, id=f"{name}-{number}")
+    for name, entry in ENTRIES.items()
+    for number, bad in enumerate(entry.bad)
+]
 
 
 @pytest.mark.parametrize(("name", "bad"), BAD)
@@ -670,10 +750,17 @@ def test_compiled_is_eager(name: str) -> None:
 
     def every(*handles: Any) -> Any:
         given = iter(handles)
-        return tuple(result for s in samples for result in apply(registry[name], s, [next(given) for _ in arrays_of(s)]))
+        return tuple(
+            result for s in samples for result in apply(registry[name], s, [next(given) for _ in arrays_of(s)])
+        )
 
     results = iter(tinytorch.compile(every)(*(a for s in samples for a in arrays_of(s))))
     for sample in samples:
         for expected in eager(registry[name], sample):
             found = next(results)
-            near(np.asarray(found.numpy() if hasattr(found, "numpy") else found), expected, f"compiled: {sample}", 4 * TOLERANCE.get(as_dtype(expected.dtype).name, 0.0))
+            near(
+                np.asarray(found.numpy() if hasattr(found, "numpy") else found),
+                expected,
+                f"compiled: {sample}",
+                4 * TOLERANCE.get(as_dtype(expected.dtype).name, 0.0),
+            )

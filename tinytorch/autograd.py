@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from tinytorch.frontends.tree import flatten, unflatten
-from tinytorch.ir import Operand, ops
+from tinytorch.ir import Operand, current, ops
 from tinytorch.ir.errors import GradientError
-from tinytorch.ir.interp import Record
+from tinytorch.ir.interp import Builder, Record
 from tinytorch.passes.autodiff import reverse
 
 from .tensor import Tensor, as_tensor, grad_mode
@@ -80,10 +80,18 @@ class _Stale(Operand):
                             "call backward() before you change it, or change a copy (x.clone())")
 
 
+class _Constant(Tensor):
+    """Stands for a tensor that needs no gradient, so that costly rules leave it out."""
+
+    __slots__ = ()
+    is_constant = True
+
+
 class Tape:
     """The records behind some tensors, made once each while one `backward` runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, skip_constants: bool) -> None:
+        self.skip_constants = skip_constants
         self.records: dict[int, Record] = {}
         self.tensors: list[Tensor] = []
 
@@ -97,11 +105,16 @@ class Tape:
             if creator is FREED:
                 raise GradientError("backward() has been here before and dropped what it needs; use backward(retain_graph=True) the first time")
             op, operands, attrs, versions = creator
-            fresh = all(getattr(o, "version", 0) == v for o, v in zip(operands, versions, strict=True))
-            seen = operands if fresh else [o if getattr(o, "version", 0) == v else _Stale(o, op) for o, v in zip(operands, versions, strict=True)]
+            seen = [self.seen(o, v, op) for o, v in zip(operands, versions, strict=True)]
             record = self.records[id(tensor)] = Record(op, seen, attrs, (tensor,), operands)
             self.tensors.append(tensor)
         return record
+
+    def seen(self, operand: Any, version: int, op: object) -> Any:
+        """What a gradient rule is given for an operand."""
+        if getattr(operand, "version", 0) != version:
+            return _Stale(operand, op)
+        return _Constant(operand.payload) if self.skip_constants and not getattr(operand, "requires_grad", False) else operand
 
 
 FREED = object()
@@ -110,7 +123,7 @@ FREED = object()
 def run_backward(outputs: Sequence[Tensor], cotangents: Sequence[Any], retain_graph: bool, create_graph: bool,
                  stop: frozenset[int] = frozenset()) -> tuple[dict[int, Any], Tape]:
     """Cotangents by tensor id, with hooks applied; drops the tape unless it is to be kept."""
-    tape = Tape()
+    tape = Tape(skip_constants=not create_graph and not isinstance(current(), Builder))  # a trace drops them later
     with Switch(create_graph):
         found = reverse(outputs, cotangents, tape.record_of, stop, _apply_hooks)
     if not (retain_graph or create_graph):

@@ -3,6 +3,8 @@
 Every name here is an `Op` of the registry (plus the dtypes, `inf`, `nan` and `donates`, so that the text of a graph runs as it stands).
 """
 
+assert __name__ == "tinytorch.ir.ops", "import tinytorch.ir.ops, not the folder ir/ops: two copies of every op would not be equal"
+
 from ..dtypes import bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8
 from ..op import registry as _registry
 from . import composite as _composite, contract as _contract, fused as _fused, index as _index, pointwise as _pointwise

@@ -20,9 +20,9 @@ from .index import take_along
 from .pointwise import add, cast, cos, div, eq, erf, exp, ge, gt, le, log, log1p, maximum, minimum, rsqrt, sigmoid, sqrt, tanh, where
 from .pointwise import abs as absolute
 from .random import random_uniform
-from .reduce import argmax, max, sum
+from .reduce import argmax, max, spread, sum
 from .source import iota
-from .view import pad, reshape, windows
+from .view import broadcast_to, pad, reshape, windows
 
 __all__ = [
     "attention", "avg_pool2d", "batch_norm", "clip", "cross_entropy", "dropout", "gelu", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsumexp",
@@ -54,7 +54,11 @@ def _mean(x: Any, *, axis: Shape, keepdims: bool) -> Any:
     return sum(x, axis, keepdims) * (1.0 / n if n else math.nan)
 
 
-mean: Op = composite("mean", _mean, attributes(_axes), "Σx / n over `axis` (all by default)")
+def _mean_vjp(g: Any, out: Any, x: Any, *, axis: Shape, keepdims: bool) -> tuple[Any]:
+    return (broadcast_to(spread(g * (1.0 / (_count(x.shape, axis) or 1)), x, axis), x.shape),)
+
+
+mean: Op = composite("mean", _mean, attributes(_axes), "Σx / n over `axis` (all by default)", vjp=_mean_vjp)
 
 
 def _var_prepare(x: Any, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Prepared:
@@ -243,7 +247,13 @@ def _linear(x: Any, weight: Any, *bias: Any) -> Any:
     return y if x.ndim == 2 else reshape(y, (*x.shape[:-1], weight.shape[0]))
 
 
-linear = composite("linear", _linear, attributes(_linear_prepare), "x Wᵀ + b, with W (out, in)")
+def _linear_vjp(g: Any, out: Any, x: Any, weight: Any, *bias: Any) -> tuple[Any, ...]:
+    rows, g_rows = (t if t.ndim == 2 else reshape(t, (math.prod(t.shape[:-1]), t.shape[-1])) for t in (x, g))
+    gx = None if x.is_constant else matmul(g_rows, weight)
+    return gx if gx is None or x.ndim == 2 else reshape(gx, x.shape), matmul(g_rows, rows, True), *(g for _ in bias)
+
+
+linear = composite("linear", _linear, attributes(_linear_prepare), "x Wᵀ + b, with W (out, in)", vjp=_linear_vjp)
 
 
 def _attention_prepare(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False, scale: float | None = None) -> Prepared:

@@ -52,8 +52,11 @@ def _matmul_eval(x: np.ndarray, y: np.ndarray, *, transpose_x: bool, transpose_y
 
 
 def _matmul_vjp(g: Any, out: Any, x: Any, y: Any, *, transpose_x: bool, transpose_y: bool) -> tuple[Any, Any]:
-    gx = matmul(y, g, transpose_y, True) if transpose_x else matmul(g, y, False, not transpose_y)
-    gy = matmul(g, x, True, transpose_x) if transpose_y else matmul(x, g, not transpose_x, False)
+    gx = gy = None
+    if not x.is_constant:
+        gx = matmul(y, g, transpose_y, True) if transpose_x else matmul(g, y, False, not transpose_y)
+    if not y.is_constant:
+        gy = matmul(g, x, True, transpose_x) if transpose_y else matmul(x, g, not transpose_x, False)
     return gx, gy
 
 

@@ -62,19 +62,33 @@ def _key(x: Any) -> Any:
         return dtype.np if isinstance(dtype, DType) else dtype
     if type(x) in Scalar:
         return np.dtype(bool) if type(x) is bool else type(x)
-    return lift(x).dtype.np
+    return float if type(x) is np.float64 else lift(x).dtype.np  # a float too, as np.sqrt(2) gives: as weak as Python's
+
+
+def _as_operand(x: Any, dtype: DType) -> Any:
+    """`x` as a handle of this element type."""
+    if isinstance(x, Operand):
+        own = x.payload.dtype
+        return x if own is dtype.np or own is dtype else cast_to(x, dtype)
+    return cast_to(lift(x, dtype if isinstance(x, Scalar) else None), dtype)
 
 
 def pointwise(name: str, ufunc: np.ufunc, scalar: str, doc: str, *, vjp: Callable[..., Any] | None = None, eval: Callable[..., Any] | None = None,
               flops: int = 1, transcendental: bool = False, commutative: bool = False) -> Op:
     """An elementwise op. `ufunc` gives its meaning and its promotion; `eval` replaces the meaning where there is no such ufunc."""
     arity = ufunc.nin
+    known: dict[Any, tuple[DType, ...]] = {}  # what eager code asks again and again
 
     def prepare(*operands: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if len(operands) != arity:
-            raise OpError(f"{name} takes {arity} operand{'s' * (arity > 1)}, got {len(operands)}")
-        dtypes = _loop_dtypes(ufunc, tuple(map(_key, operands)))
-        return tuple(cast_to(lift(x, d if type(x) in Scalar else None), d) for x, d in zip(operands, dtypes, strict=False)), {}
+        key = tuple([x.payload.dtype if isinstance(x, Operand) else type(x) for x in operands])
+        dtypes = known.get(key)
+        if dtypes is None:
+            if len(operands) != arity:
+                raise OpError(f"{name} takes {arity} operand{'s' * (arity > 1)}, got {len(operands)}")
+            dtypes = _loop_dtypes(ufunc, tuple(map(_key, operands)))
+            if all(isinstance(x, Operand) or type(x) in Scalar for x in operands):
+                known[key] = dtypes
+        return tuple([_as_operand(x, d) for x, d in zip(operands, dtypes, strict=False)]), {}
 
     def infer(*types: TensorType) -> TensorType:
         dtypes = _loop_dtypes(ufunc, tuple(t.dtype.np for t in types))

@@ -18,21 +18,21 @@ from .view import broadcast_to, concat, pad, reshape, slice, transpose
 __all__ = ["argmax", "argmin", "cumsum", "max", "min", "prod", "sum"]
 
 
-def _spread(g: Any, x: Any, axis: tuple[int, ...]) -> Any:
+def spread(g: Any, x: Any, axis: tuple[int, ...]) -> Any:
     """A reduced cotangent, with its axes of extent 1 put back."""
     return reshape(g, reduced_shape(x.shape, axis, True))
 
 
 def _extreme_vjp(g: Any, out: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> tuple[Any]:
-    hits = cast(eq(x, _spread(out, x, axis)), x.dtype)
-    return (_spread(g, x, axis) * hits / sum(hits, axis, keepdims=True),)  # elements that tie share
+    hits = cast(eq(x, spread(out, x, axis)), x.dtype)
+    return (spread(g, x, axis) * hits / sum(hits, axis, keepdims=True),)  # elements that tie share
 
 
 def _prod_vjp(g: Any, out: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> tuple[Any]:
     order = (*(a for a in range(x.ndim) if a not in axis), *axis)
     last = transpose(x, order)
     others = _product_of_others(reshape(last, (*last.shape[:x.ndim - len(axis)], math.prod(x.shape[a] for a in axis))))
-    return (_spread(g, x, axis) * transpose(reshape(others, last.shape), [order.index(a) for a in range(x.ndim)]),)
+    return (spread(g, x, axis) * transpose(reshape(others, last.shape), [order.index(a) for a in range(x.ndim)]),)
 
 
 def _product_of_others(x: Any) -> Any:
@@ -50,7 +50,7 @@ def _product_of_others(x: Any) -> Any:
 
 
 sum = reduction("sum", np.sum, "Σ over `axis` (all by default); small integers and booleans are summed as i64", scalar="{0} + {1}", identity=0, widen=True,
-                vjp=lambda g, out, x, *, axis, keepdims: (broadcast_to(_spread(g, x, axis), x.shape),))
+                vjp=lambda g, out, x, *, axis, keepdims: (broadcast_to(spread(g, x, axis), x.shape),))
 prod = reduction("prod", np.prod, "Π over `axis` (all by default)", scalar="{0} * {1}", identity=1, widen=True, vjp=_prod_vjp)
 max = reduction("max", np.max, "the greatest over `axis`; nan if one is nan", scalar="maximum({0}, {1})", identity=None, vjp=_extreme_vjp)
 min = reduction("min", np.min, "the least over `axis`; nan if one is nan", scalar="minimum({0}, {1})", identity=None, vjp=_extreme_vjp)

@@ -130,7 +130,9 @@ def test_positions_and_bound_inputs_are_drawn_so_that_they_fit() -> None:
     graph = program(lambda x, i: ops.take(x, i), f32[1, 3], i64[(2,)])
     check_same_meaning(graph, graph)
     table = np.eye(3, dtype=np.float32)
-    before, after = (program(lambda w, i: ops.take(w, i) * c, f32[3, 3], i64[(2,)], bound={0: table}) for c in (1.0, 2.0))
+    types = f32[3, 3], i64[(2,)]
+    before = program(lambda w, i: ops.take(w, i), *types, bound={0: table})
+    after = program(lambda w, i: ops.take(w, i) * 2.0, *types, bound={0: table})
     check_same_meaning(before, before)
     with pytest.raises(PassError):
         check_same_meaning(before, after)

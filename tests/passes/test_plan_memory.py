@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from programs import program
 from random_graphs import graphs
 from realistic_graphs import mlp_step, transformer_block
 
@@ -235,3 +236,38 @@ def test_inputs_that_change_places() -> None:
 def test_nothing_needs_nothing() -> None:
     graph, _ = build(lambda x: ([x], []), (3,))
     assert plan_memory(graph) == MemoryPlan({}, 0, {})
+
+
+@pytest.mark.parametrize("inner, in_place", [
+    (lambda a: ops.exp(a) + a, True),
+    (lambda a: ops.exp(a) + ops.transpose(a), False),
+    (lambda a: ops.exp(a) + ops.broadcast_to(ops.slice(a, (0, 0), (1, 4)), (4, 4)), False),
+], ids=["same index", "transposed inside", "first row inside"])
+def test_a_fused_node_is_in_place_if_its_body_is_elementwise(inner: Any, in_place: bool) -> None:
+    body = program(inner, f32[4, 4])
+
+    def function(style: str) -> Any:
+        def whole(x: Any) -> Any:
+            a = ops.sin(x)
+            b = ops.fused(a, body=body, style=style)
+            return [ops.sum(b)], [a, b]
+        return whole
+
+    graph, (a, b) = build(function("pointwise"), (4, 4))
+    assert plan_memory(graph).reuses == ({b: a} if in_place else {})
+    graph, (a, b) = build(function("reduce"), (4, 4))
+    assert plan_memory(graph).reuses == {}
+
+
+def test_constants_inputs_and_outputs_lie_outside() -> None:
+    graph, (a, b, c) = build(lambda x: ([b := (a := ops.iota((4,), dtype="f32")) + x, c := ops.sin(b)], [a, b, c]), (4,))
+    plan = plan_memory(graph)
+    assert plan.size == 0 and not plan.offsets and not plan.reuses
+    simulate(graph, plan)
+
+
+def test_the_root_of_an_output_that_is_a_view_lives_until_the_end() -> None:
+    graph, (a,) = build(lambda x: ([ops.transpose(a := ops.sin(x)), ops.sum(ops.cos(ops.exp(x)))], [a]), (4, 4))
+    plan = plan_memory(graph)
+    assert a in plan.offsets and plan.size == 2 * 64
+    simulate(graph, plan)

@@ -45,7 +45,13 @@ def _table(title: str, columns: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", header_style="bold", pad_edge=False
+        title=title,
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for name, side in columns.items():
         narrow = side == "right" or name in ("name", "op", "pass", "kernel")
@@ -160,7 +166,7 @@ def _leaf(node: Node, graph: Graph, numbers: dict[Value, str]) -> Text:
 def history_table(history: Sequence[Stage], peak: bool = True) -> Table:
     """A line for each pass: nodes, kernels, FLOPs, bytes, peak memory of the intermediates, milliseconds.
 
-    What fell is green, what rose is red.
+    What fell is green, what rose is red; the last line sums up.
 
     Args:
         history: a pipeline's history, or any stages.
@@ -189,10 +195,8 @@ def history_table(history: Sequence[Stage], peak: bool = True) -> Table:
 
 def _changed(before: Any, after: Any, show: Callable[[float], str]) -> Text:
     if after == before:
-        return _text(show(after))
-    return _text(f"{units.change(before, after)}  ", "dim").append(
-        show(after), "bold green" if after < before else "bold red"
-    )
+        return _text(f"{show(after)}  ")
+    return _text(f"{show(after)} ↓", "bold green") if after < before else _text(f"{show(after)} ↑", "bold red")
 
 
 # -- kernels -----------------------------------------------------------------------------------------------------------

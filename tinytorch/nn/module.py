@@ -1,0 +1,234 @@
+"""`Module`: a function with tensors of its own, that knows them by name.
+
+Attributes that are `Parameter`s, buffers or modules are found where they are: in the instance's own dictionary, in the order in which they were
+set. So `__init__` needs no call to super, and reading an attribute costs nothing.
+
+    >>> import tinytorch as tt
+    >>> class Twice(tt.nn.Module):
+    ...     def __init__(self):
+    ...         self.inner = tt.nn.Linear(2, 1)
+    ...     def forward(self, x):
+    ...         return self.inner(x) * 2
+    >>> Twice()
+    Twice(
+      (inner): Linear(in_features=2, out_features=1, bias=True)
+    )
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+from tinytorch.autograd import no_grad
+from tinytorch.ir import as_dtype
+from tinytorch.ir.errors import DTypeError, FormatError, listing
+from tinytorch.tensor import Parameter, Tensor, as_tensor
+
+
+class Keys(NamedTuple):
+    """What did not fit when a state was loaded with strict=False."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """The base of all layers and models: assign parameters and modules to attributes, and write `forward`.
+
+    Attributes:
+        training: whether layers such as Dropout behave as in training; see `train` and `eval`.
+    """
+
+    training: bool = True
+    _buffers: Mapping[str, bool] = {}  # name -> whether state_dict has it
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes; a subclass says it."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward(self, x): write what it computes")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(vars(self).get(name), Parameter) and isinstance(value, Tensor) and not isinstance(value, Parameter):
+            raise TypeError(f"{type(self).__name__}.{name} is a parameter, a plain tensor would take its place and never be trained; "
+                            f"assign nn.Parameter(…), or overwrite it: with tt.no_grad(): module.{name}.copy_(…)")
+        object.__setattr__(self, name, value)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Own a tensor that is not trained, as `self.name`; it is part of `state_dict` if `persistent`."""
+        self._buffers = {**self._buffers, name: persistent}
+        setattr(self, name, tensor)
+
+    # -- what is inside ------------------------------------------------------------------------------------------------
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(name, module) for the modules directly inside."""
+        return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly inside."""
+        return (module for _, module in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(path, module) for this one, under the name `prefix`, and all inside; one that is shared comes once."""
+        yield from ((path, module) for path, module in _once(_walk(self, prefix)))
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all inside."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(path, parameter) for all inside; one that is shared comes once."""
+        return _once((path, t) for path, t, buffer in _tensors(self) if not buffer)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters inside: what an optimiser takes.
+
+        >>> import tinytorch as tt
+        >>> [p.shape for p in tt.nn.Linear(3, 2).parameters()]
+        [(2, 3), (2,)]
+        """
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """(path, buffer) for all inside; one that is shared comes once."""
+        return _once((path, t) for path, t, buffer in _tensors(self) if buffer)
+
+    def buffers(self) -> Iterator[Tensor]:
+        """All buffers inside."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and persistent buffers by path, with PyTorch's keys; they share memory with the module.
+
+        >>> import tinytorch as tt
+        >>> list(tt.nn.Sequential(tt.nn.Linear(3, 2), tt.nn.ReLU()).state_dict())
+        ['0.weight', '0.bias']
+        """
+        return {path: tensor.detach() for path, tensor, _ in _tensors(self, persistent=True)}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Keys:
+        """Overwrite parameters and buffers, in place, with tensors or arrays (PyTorch's on the CPU too) of the same shapes.
+
+        Args:
+            strict: whether every key must be there on both sides.
+        Raises:
+            FormatError: keys are missing, unexpected or of another shape; then nothing was changed.
+        """
+        own = {path: tensor for path, tensor, _ in _tensors(self, persistent=True)}
+        given = {key: as_tensor(value) for key, value in state.items()}
+        keys = Keys([key for key in own if key not in given], [key for key in given if key not in own])
+        faults = [f"{key}: expected {own[key].shape}, got {given[key].shape}" for key in own
+                  if key in given and given[key].shape != own[key].shape]
+        if strict and keys.missing_keys:
+            faults.append(f"missing keys: {listing(keys.missing_keys)}")
+        if strict and keys.unexpected_keys:
+            faults.append(f"unexpected keys: {listing(keys.unexpected_keys)}")
+        if faults:
+            hint = "" if not any(keys) else "\nstrict=False passes over keys that only one side has"
+            raise FormatError(f"load_state_dict of {type(self).__name__}, nothing was changed:\n  " + "\n  ".join(faults) + hint)
+        with no_grad():
+            for key, tensor in own.items():
+                if key in given:
+                    tensor.copy_(given[key])
+        return keys
+
+    # -- changing all of it --------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Self:
+        """Set `training` here and in all modules inside."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """As when the model is used: `train(False)`."""
+        return self.train(False)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters (or fill them with 0)."""
+        for parameter in self.parameters():
+            clear_grad(parameter, set_to_none)
+
+    def requires_grad_(self, on: bool = True) -> Self:
+        """Train all parameters inside, or freeze them."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(on)
+        return self
+
+    def to(self, dtype: Any) -> Self:
+        """Convert all floating point parameters and buffers, keeping each tensor's identity; do it before you make an optimiser.
+
+        Raises:
+            DTypeError: `dtype` is not a floating point type.
+        """
+        wanted = as_dtype(dtype)
+        if not wanted.is_float:
+            raise DTypeError(f"{type(self).__name__}.to({wanted}): expected a floating point type; parameters have gradients")
+        for _, tensor, _ in _tensors(self):
+            if tensor.dtype.is_float and tensor.dtype is not wanted:
+                tensor.payload, tensor.grad = tensor.numpy().astype(wanted.np), None
+                tensor.version += 1
+        return self
+
+    def apply(self, function: Callable[[Module], Any]) -> Self:
+        """Call `function` with each module, those inside first; for initialisation."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
+    # -- printing ------------------------------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What stands between the brackets of the repr."""
+        return ""
+
+    def __repr__(self) -> str:
+        children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        lines = [*([self.extra_repr()] if self.extra_repr() else []), *children]
+        if not children:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def clear_grad(tensor: Tensor, set_to_none: bool) -> None:
+    """Forget a gradient, or fill it with 0."""
+    if set_to_none or tensor.grad is None:
+        tensor.grad = None
+    else:
+        tensor.grad = tensor.grad.zeros_like()
+
+
+def _walk(module: Module, path: str) -> Iterator[tuple[str, Module]]:
+    yield path, module
+    for name, child in module.named_children():
+        yield from _walk(child, f"{path}.{name}" if path else name)
+
+
+def _own(module: Module) -> Iterator[tuple[str, Any, bool]]:
+    """(name, tensor, whether it is a buffer) for the tensors directly inside, parameters first."""
+    own = vars(module)
+    yield from ((name, value, False) for name, value in own.items() if isinstance(value, Parameter) and name not in module._buffers)
+    yield from ((name, own[name], True) for name in module._buffers if isinstance(own[name], Tensor))
+
+
+def _tensors(root: Module, persistent: bool = False) -> Iterator[tuple[str, Any, bool]]:
+    """(path, tensor, whether it is a buffer) for all inside; with `persistent`, only what belongs into a state."""
+    for path, module in _walk(root, ""):
+        for name, tensor, buffer in _own(module):
+            if not (persistent and buffer and not module._buffers[name]):
+                yield (f"{path}.{name}" if path else name), tensor, buffer
+
+
+def _once(pairs: Any) -> Iterator[tuple[str, Any]]:
+    """Each object once, under its first name."""
+    seen: set[int] = set()
+    for name, thing in pairs:
+        if id(thing) not in seen:
+            seen.add(id(thing))
+            yield name, thing

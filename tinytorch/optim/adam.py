@@ -1,0 +1,92 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tinytorch.functional import sqrt
+from tinytorch.ir import ops
+from tinytorch.ir.errors import OpError
+
+from .optimizer import Group, Optimizer
+
+
+class Adam(Optimizer):
+    """Steps scaled by running means of the gradient and of its square (Kingma and Ba, 2015).
+
+        g ← g + weight_decay · p
+        m ← m + (1 - β₁)(g - m),   v ← β₂ v + (1 - β₂) g²
+        p ← p - lr · m̂ / (√v̂ + eps),   m̂ = m / (1 - β₁ᵗ),   v̂ = v / (1 - β₂ᵗ)
+
+    All parameters of a group share the step count t.
+
+    Raises:
+        OpError: lr, eps or weight_decay is negative, or a β is not in [0, 1).
+
+    >>> import tinytorch as tt
+    >>> model = tt.nn.Linear(2, 1)
+    >>> opt = tt.optim.Adam(model.parameters(), lr=1e-3)
+    >>> model(tt.ones(4, 2)).sum().backward(); opt.step(); opt.zero_grad()
+    >>> opt.lr = opt.lr / 10; opt.lr
+    0.0001
+    """
+
+    decoupled = False
+
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.0) -> None:
+        super().__init__(params, dict(lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay))
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """See the class."""
+        super().check(options)
+        if options["eps"] < 0 or options["weight_decay"] < 0 or not all(0 <= beta < 1 for beta in options["betas"]):
+            raise OpError(f"{type(self).__name__}: expected eps ≥ 0, weight_decay ≥ 0 and 0 ≤ beta < 1; got eps={options['eps']}, "
+                          f"weight_decay={options['weight_decay']}, betas={options['betas']}")
+
+    def slots(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """m and v, under PyTorch's names."""
+        return "exp_avg", "exp_avg_sq"
+
+    def update(self, group: Group) -> None:
+        """See the class. What does not depend on the element is worked out once, in 0-d tensors:
+
+        lr · m̂ / (√v̂ + eps) = size · m / (√v + eps'),   size = lr · √(1 - β₂ᵗ) / (1 - β₁ᵗ),   eps' = eps · √(1 - β₂ᵗ)
+        """
+        (beta1, beta2), decay, lr = group["betas"], group["weight_decay"], group["lr"]
+        root = sqrt(_one_minus_power(beta2, group["step"]))
+        size, eps = lr * root / _one_minus_power(beta1, group["step"]), root * group["eps"]
+        keep = 1.0 - lr * decay if self.decoupled and decay else None
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            m, v = self.state[p]["exp_avg"], self.state[p]["exp_avg_sq"]
+            g = p.grad + p * decay if decay and keep is None else p.grad
+            new_m = m + (g - m) * (1 - beta1)
+            new_v = v * beta2 + g * g * (1 - beta2)
+            new_p = (p if keep is None else p * keep) - new_m / (sqrt(new_v) + eps) * size
+            m.copy_(new_m)
+            v.copy_(new_v)
+            p.copy_(new_p)
+
+
+def _one_minus_power(beta: float, step: Any) -> Any:
+    """1 - βᵗ, without the cancellation that would cost half of f32's digits while t is small."""
+    return -ops.expm1(step * math.log(beta)) if beta else 1.0
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks parameters directly, p ← (1 - lr · weight_decay) p, instead of by way of g
+    (Loshchilov and Hutter, 2019).
+
+    >>> import tinytorch as tt
+    >>> opt = tt.optim.AdamW(tt.nn.Linear(2, 1).parameters(), lr=1e-3, weight_decay=0.1)
+    """
+
+    decoupled = True
+
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.01) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)

@@ -1,0 +1,59 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tinytorch.functional import where
+from tinytorch.ir.errors import OpError
+
+from .optimizer import Group, Optimizer
+
+
+class SGD(Optimizer):
+    """p ← p - lr · g, with momentum (Polyak, 1964; Sutskever et al., 2013) if asked.
+
+        g ← g + weight_decay · p
+        b ← momentum · b + (1 - dampening) · g          (b ← g in the first step)
+        g ← g + momentum · b  if nesterov, else  b
+
+    Raises:
+        OpError: lr, momentum or weight_decay is negative, or nesterov is asked for without momentum or with dampening.
+
+    >>> import tinytorch as tt
+    >>> model = tt.nn.Linear(2, 1)
+    >>> opt = tt.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    >>> model(tt.ones(4, 2)).sum().backward(); opt.step(); opt.zero_grad()
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0,
+                 nesterov: bool = False) -> None:
+        super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov))
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """See the class."""
+        super().check(options)
+        if options["momentum"] < 0 or options["weight_decay"] < 0:
+            raise OpError(f"SGD(momentum={options['momentum']}, weight_decay={options['weight_decay']}): expected numbers ≥ 0")
+        if options["nesterov"] and (not options["momentum"] or options["dampening"]):
+            raise OpError("SGD(nesterov=True): expected momentum > 0 and dampening = 0")
+
+    def slots(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Momentum keeps a running gradient."""
+        return ("momentum_buffer",) if options["momentum"] else ()
+
+    def update(self, group: Group) -> None:
+        """See the class."""
+        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        share = where(group["step"] == 1.0, 1.0, 1 - group["dampening"]) if group["dampening"] else None
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            g = p.grad + p * decay if decay else p.grad
+            if momentum:
+                buffer = self.state[p]["momentum_buffer"]
+                b = buffer * momentum + (g if share is None else g * share)
+                g = g + b * momentum if group["nesterov"] else b
+                buffer.copy_(b)
+            p.copy_(p - g * lr)
