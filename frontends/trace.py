@@ -30,6 +30,7 @@ class Tracer(Builder):
         self.names = names
         self.captured: dict[int, tuple[Operand, Value]] = {}
         self.mutated: dict[int, Operand] = {}
+        self.stand_ins: list[Operand] = []
 
     def capture(self, operand: Operand) -> Value:
         """An input for a tensor from outside; arrays without an owner become constants."""
@@ -91,7 +92,7 @@ def leaf_type(leaf: Any) -> TensorType:
 
 def trace(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, *, handle: type[Operand] = Operand,
           static: Sequence[str | int] = (), names: Mapping[int, str] | None = None, name: str | None = None,
-          after: Callable[[Tracer], Sequence[tuple[Any, Operand]]] | None = None) -> Trace:
+          after: Callable[[Tracer], Sequence[tuple[Any, Operand]]] | None = None, bind_keyword_only: bool = False) -> Trace:
     """Run `function` once on stand-ins.
 
     Args:
@@ -100,11 +101,12 @@ def trace(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str
         static: positions or names of arguments that are to be seen as they are, whatever they are.
         names: names for captured tensors, by `id`.
         after: called when the function has returned; gives (key, handle) pairs to return as further outputs.
+        bind_keyword_only: arrays for keyword-only parameters become bound inputs, as the text of a graph shows them.
     Raises:
         TracingError: the function branches on a traced value, or returns something that is not made of tensors and plain values.
     """
     tracer = Tracer(name or graph_name(function), handle, names or {})
-    bound_args, bound_kwargs = _stand_ins(tracer, function, args, dict(kwargs or {}), frozenset(static))
+    bound_args, bound_kwargs = _stand_ins(tracer, function, args, dict(sorted((kwargs or {}).items())), frozenset(static), bind_keyword_only)
     with tracer:
         leaves, out_tree = flatten(function(*bound_args, **bound_kwargs))
         handles = [leaf for leaf in leaves if isinstance(leaf, Operand)]
@@ -132,9 +134,9 @@ def _is_open(handle: Operand) -> bool:
 
 
 def _stand_ins(tracer: Tracer, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any],
-               static: frozenset[str | int]) -> tuple[list[Any], dict[str, Any]]:
+               static: frozenset[str | int], bind_keyword_only: bool) -> tuple[list[Any], dict[str, Any]]:
     labels = _parameters(function, len(args))
-    only_keyword = _keyword_only(function)
+    only_keyword = _keyword_only(function) if bind_keyword_only else set()
     new_args = [arg if i in static or labels[i] in static else _stand_in(tracer, arg, labels[i], False) for i, arg in enumerate(args)]
     new_kwargs = {k: v if k in static else _stand_in(tracer, v, k, k in only_keyword and isinstance(v, np.ndarray)) for k, v in kwargs.items()}
     return new_args, new_kwargs
@@ -151,13 +153,14 @@ def _stand_in(tracer: Tracer, arg: Any, label: str, bound: bool) -> Any:
         handle = tracer.input(place, leaf_type(leaf), np.asarray(leaf) if bound else None)
         if getattr(leaf, "requires_grad", False):
             handle.requires_grad = True
+        tracer.stand_ins.append(handle)
         inputs.append(handle)
     return unflatten(tree, inputs)
 
 
 def _parameters(function: Callable[..., Any], count: int) -> list[str]:
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = list(inspect.signature(getattr(function, "forward", function)).parameters.values())
     except (TypeError, ValueError):
         return [f"x{i}" for i in range(count)]
     found = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -75,7 +75,7 @@ def _through_expansion(record: Record, grads: Sequence[Any]) -> Sequence[Any]:
     given = [(out, g) for out, g in zip(results, grads, strict=True) if g is not None]
     stop = frozenset(id(operand) for operand in record.operands)
     found = reverse([out for out, _ in given], [g for _, g in given], lambda handle: made.get(id(handle)), stop)
-    return [found.get(id(operand)) for operand in record.operands]
+    return [found.pop(id(operand), None) for operand in record.operands]  # once each: attention(x, x, x) has one operand
 
 
 def _latest_first(outputs: Iterable[Any], record_of: RecordOf, stop: frozenset[int]) -> list[Record]:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tinytorch.ir import Graph, Kind, MemoryPlan, Node, Value
+from tinytorch.ir.domain import find_domain
 from tinytorch.ir.layout import Layout, layouts
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
@@ -123,7 +124,7 @@ class _Lives:
 
     def same_index(self, node: Node, out: Value, root: Value) -> bool:
         """Whether `node` reads the memory of `root` only at the index at which it writes `out`, in the same packed form."""
-        if root.type.size != out.type.size or root.dtype is not out.dtype or any(v.shape != out.shape for v in node.outputs):
+        if root.type.size != out.type.size or root.dtype is not out.dtype or (node.body is None and any(v.shape != out.shape for v in node.outputs)):
             return False
         places = [place for place, v in enumerate(node.inputs) if self.root(v) is root]
         operands = [node.inputs[place] for place in places]
@@ -139,14 +140,33 @@ def _is_elementwise(node: Node, places: Iterable[int]) -> bool:
     if node.op.kind is Kind.POINTWISE:
         return True
     body = node.body
-    if body is None or node.attrs["style"] != "pointwise":
+    if body is None:
         return False
+    style = node.attrs["style"]
     reached = {body.inputs[place] for place in places}
+    if style == "contract" and not reached.isdisjoint(body.nodes[0].inputs):
+        return False
     for inner in body.nodes:
         if not reached.isdisjoint(inner.inputs):
             if inner.op.kind is not Kind.POINTWISE:
                 return False
             reached.update(inner.outputs)
+    return style != "reduce" or _is_after_one_fold(body, places)
+
+
+def _is_after_one_fold(body: Graph, places: Iterable[int]) -> bool:
+    """Whether these operands of a reduction are read only where its results are finished: they do not vary along what is folded, and
+    there is one stage of folding (else a finished result might be read again)."""
+    domain = find_domain(body)
+    if domain is None or any(domain.of(body.inputs[place]) & domain.reduced for place in places):
+        return False
+    folded: set[Value] = set()
+    for inner in body.nodes:
+        behind = not folded.isdisjoint(inner.inputs)
+        if inner.op.kind is Kind.REDUCE and behind:
+            return False
+        if behind or inner.op.kind is Kind.REDUCE:
+            folded.update(inner.outputs)
     return True
 
 

@@ -193,16 +193,15 @@ class Edit(Builder):
         return self.write(make_node(op, inputs, attrs, source or self.source))
 
     def write(self, node: Node) -> tuple[Value, ...]:
-        """Write `node` down, or what the rules make of it; the values that stand for its results."""
+        """Write `node` down, or what the rules make of it; the values that stand for its results. What was in vain dies later."""
         for rule in self.table.by_op.get(node.op, ()):
-            mark, source = len(self.nodes), self.source
+            source = self.source
             self.source = node.source
             value = self._fitting(rule.apply(node, self), node.output.type)
             self.source = source
             if value is not None:
                 self.changed = True
                 return (value,)
-            del self.nodes[mark:]
         self.nodes.append(node)
         self.producer |= dict.fromkeys(node.outputs, node)
         if (number := self._scalar(node)) is not None:
@@ -248,4 +247,5 @@ def rewrite(graph: Graph, table: Table) -> Graph:
     if not edit.changed:
         return graph
     outputs = tuple(same.get(v, v) for v in graph.outputs)
-    return RemoveDead()(graph.with_(inputs=(*graph.inputs, *edit.inputs), nodes=tuple(edit.nodes), outputs=outputs, bound={**graph.bound, **edit.bound}))
+    inputs, bound = (*graph.inputs, *edit.inputs), {**graph.bound, **edit.bound}
+    return RemoveDead()(graph.with_(inputs=inputs, nodes=tuple(edit.nodes), outputs=outputs, bound=bound))

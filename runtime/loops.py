@@ -24,6 +24,7 @@ from .launch import SCRATCH, Launch, Ref, Word, chunks_for, float_word
 
 IMPORTS = "from numpy import inf, nan\n\nfrom tinytorch.runtime.lowlevel import *\nfrom tinytorch.runtime.scalars import *\nfrom tinytorch.runtime.vecmath import *\n"
 PLAIN = {0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, math.inf, -math.inf}  # constants that are written into the text
+BOOLEAN = {"add": "{0} | {1}", "mul": "{0} & {1}", "maximum": "{0} | {1}", "minimum": "{0} & {1}"}  # what these mean on booleans
 COLUMN_BLOCK = 512  # columns that one work item folds at a time
 TABLE_SCOPE, SCRATCH_SCOPE = 59, 48
 
@@ -96,7 +97,7 @@ class _Emitter:
         self.scratch_elements: list[int] = []
         self.folds: dict[int, list[Node]] = {}
         for node in body.nodes:
-            if node.op.kind is Kind.REDUCE:
+            if self._folds(node):
                 self.folds.setdefault(self.stages[node.inputs[0]], []).append(node)
 
     # -- the nest ------------------------------------------------------------------------------------------------------
@@ -180,7 +181,8 @@ class _Emitter:
         return stages
 
     def _folds(self, node: Node) -> bool:
-        return node.op.kind is Kind.REDUCE
+        """Whether a node is a reduction of more than axes of extent 1."""
+        return node.op.kind is Kind.REDUCE and any(self.domain.loops[node.inputs[0]][a] is not None for a in node.attrs["axis"])
 
     def _level(self, value: Value) -> str:
         """Where a value is computed: once a call, once an item, or inside."""
@@ -281,7 +283,7 @@ class _Emitter:
             return self._constant(value, node)
         if node.op.name == "iota":
             return self._fresh(block, f"{caster(value.dtype)}({self._index(self.places['count', value], block)})")
-        if node.op.name in ("broadcast_to", "reshape"):
+        if node.op.name in ("broadcast_to", "reshape") or (node.op.kind is Kind.REDUCE and not self._folds(node)):
             return self.get(node.inputs[0], block, stage)
         if self._folds(node):
             return self._accumulator(node)
@@ -295,7 +297,8 @@ class _Emitter:
         assert node.op.scalar is not None
         first = node.output if node.op.kind is Kind.RANDOM else node.inputs[0]
         count = self._index(self.places["count", node.output], block) if node.op.kind is Kind.RANDOM else ""
-        text = node.op.scalar.format(*operands, T=compute_type(first.dtype), cast=caster(node.output.dtype), flat_index=count)
+        template = BOOLEAN.get(node.op.name, node.op.scalar) if node.output.dtype.kind == "b" else node.op.scalar
+        text = template.format(*operands, T=compute_type(first.dtype), cast=caster(node.output.dtype), flat_index=count)
         narrow = node.output.dtype.kind in "iu" and node.output.dtype.name != "i64" and not text.startswith(caster(node.output.dtype) + "(")
         return f"{caster(node.output.dtype)}({text})" if narrow else text
 
@@ -354,7 +357,7 @@ class _Emitter:
         elif level == "column":
             block = self.finish[0]
         else:
-            block = self.items[stage] if level in ("item", "top") else self.inner[stage]
+            block = self.items[stage] if level in ("item", "top") and not self.flat else self.inner[stage]
         name = self.get(value, block, stage)
         block.lines.append(f"store_{value.dtype}({place.name}, {self._index(place, block)}, {name}, {place.scope})")
 

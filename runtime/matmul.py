@@ -152,7 +152,7 @@ def plan_matmul(m: int, n: int, k: int, *, lda: int, ldb: int, transpose_a: bool
     bits = vector_bits()
     lanes = bits // 8 // SIZES[element]
     form = MatmulForm(transpose_a, transpose_b, len(batch), element, "loop", False, lanes, TILE_ROWS[bits])
-    product = min(_ways(_Product(form, m, n, k, lda, ldb)), key=_steps)
+    product = min(_ways(_Product(form, m, n, k, lda, ldb)), key=lambda way: _steps(_typical(way)))
     matrices = prod(batch)
     busy = threads if matrices * _steps(product) >= SERIAL_STEPS else 1
     block = {"tile": _block_tiles, "dot": _block_dots, "loop": _block_loops}[product.form.method]
@@ -163,6 +163,14 @@ def plan_matmul(m: int, n: int, k: int, *, lda: int, ldb: int, transpose_a: bool
              *blocking.grid, *blocking.words, *batch, *strides)
     extent = matrices * prod(blocking.grid) if m and n else 0
     return MatmulPlan(product.form, words, extent, min(extent, 4 * busy if busy > 1 else 1), scratch)
+
+
+def _typical(product: _Product) -> _Product:
+    """A product of the same order of size: the form, and so the kernel, must not change with every other batch size."""
+    def round_off(n: int) -> int:
+        return n if n <= 8 else 16 if n < 32 else 128
+
+    return replace(product, rows=round_off(product.rows), cols=round_off(product.cols), depth=round_off(product.depth))
 
 
 def _ways(product: _Product) -> Iterator[_Product]:

@@ -71,7 +71,21 @@ def _shifts(cast: Any, width: int) -> dict[str, Any]:
     def invert(x: Any) -> Any:
         return cast(~x)
 
-    return {"shift_left": shift_left, "shift_right": shift_right, "invert": invert}
+    @njit(**OPTIONS)
+    def power(x: Any, y: Any) -> Any:
+        result, base, left = i64(1), i64(x), i64(y)
+        while left > 0:
+            if left & 1:
+                result = result * base
+            base = base * base
+            left >>= 1
+        return cast(result)
+
+    @njit(**OPTIONS)
+    def whole(x: Any) -> Any:
+        return x
+
+    return {"pow": power, "floor": whole, "ceil": whole, "rint": whole, "shift_left": shift_left, "shift_right": shift_right, "invert": invert}
 
 
 for _name in CASTS:
@@ -91,7 +105,14 @@ def negation(x: Any) -> Any:
     return bool_(x) == bool_(0)
 
 
+@njit(**OPTIONS)
+def itself(x: Any) -> Any:
+    """x: what rounding and absolute value are on booleans."""
+    return x
+
+
 invert_bool = negation
+absolute_bool = floor_bool = ceil_bool = rint_bool = itself
 _G, _A, _B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _30, _27, _31, _40, _11 = (np.uint64(n) for n in (30, 27, 31, 40, 11))
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinytorch.frontends.tree import flatten, unflatten
-from tinytorch.ir import Operand, current, ops
+from tinytorch.ir import Operand, TensorType, current, ops
 from tinytorch.ir.errors import GradientError
 from tinytorch.ir.interp import Builder, Record
 from tinytorch.passes.autodiff import reverse
@@ -73,6 +73,7 @@ class _Stale(Operand):
     shape = property(lambda self: self._shape)
     dtype = property(lambda self: self._dtype)
     ndim = property(lambda self: len(self._shape))
+    type = property(lambda self: TensorType(self._dtype, self._shape))
 
     @property
     def payload(self) -> Any:

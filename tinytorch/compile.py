@@ -41,7 +41,8 @@ def trace(function: Callable[..., Any], *examples: Any, static: Sequence[str | i
     """The graph of a function or module for arguments like these; see `tinytorch.frontends.trace`."""
     found = _Surroundings(function)
     with _Grads(found.parameters()):
-        return trace_function(function, examples, keywords, handle=Tensor, static=static, names=found.names()).graph
+        return trace_function(function, examples, keywords, handle=Tensor, static=static, names=found.names(),
+                              bind_keyword_only=True).graph
 
 
 def compile(target: Callable[..., Any] | None = None, *, pipeline: str = "train", passes: Sequence[Any] | None = None,
@@ -111,6 +112,9 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if isinstance(current(), Builder):
             return self.function(*args, **kwargs)  # inside another trace we are just a function
+        if self._found is None:
+            self._found = _Surroundings(self.function)
+            self._modules = self._found.all_modules()
         leaves, tree = flatten((args, kwargs) if kwargs else args)
         key = self._key(leaves, tree)
         for entry in self.entries.get(key, ()):
@@ -204,7 +208,10 @@ class Compiled:
         for owner in traced.mutated:
             owner.version += 1  # type: ignore[attr-defined]
         for key, result in zip(traced.extra, results[len(results) - len(traced.extra):] if traced.extra else (), strict=True):
-            key.grad = Tensor(result)  # a gradient that the function left behind
+            owner = leaves[entry.args[key]] if isinstance(key, int) else key
+            if isinstance(owner, Tensor):  # a gradient that the function left behind
+                fresh = Tensor(result)
+                owner.grad = fresh if owner.grad is None or owner is key else owner.grad + fresh
         for tensor, _ in entry.guards:
             if tensor.grad is not None and any(tensor is owner for owner in traced.mutated):
                 tensor.grad = None
@@ -236,8 +243,6 @@ class Compiled:
         entry = Entry(traced, history, program, numbers, [self._owner(v, owners, graph, grads) for v in graph.inputs if v in graph.bound], seconds)
         assert len(free) == len(numbers), "every traceable leaf is an input"
         entry.guards = [(t, grads.before[id(t)] is None) for t in parameters if id(t) in {id(o) for o in traced.captured}]
-        if self._found is None:
-            self._found, self._modules = found, found.all_modules()
         self.latest = entry
         return entry
 
@@ -287,6 +292,7 @@ class _Grads:
                 if id(owner) not in self.before:
                     self.parameters.append(owner)  # type: ignore[arg-type]
                     self.before[id(owner)] = None
+        found += [(number, handle.grad) for number, handle in enumerate(tracer.stand_ins) if getattr(handle, "grad", None) is not None]
         return found
 
     def __exit__(self, *exc: object) -> None:
@@ -315,12 +321,12 @@ class _Surroundings:
         except (TypeError, ValueError):
             return
         for name, thing in {**found.globals, **found.nonlocals}.items():
-            if isinstance(thing, Compiled):
-                yield from self._visible(thing.function)
-            elif hasattr(thing, "named_parameters") or hasattr(thing, "named_state"):
-                yield name, thing
-            elif isinstance(thing, Tensor):
-                yield name, thing
+            parts = thing.items() if type(thing) is dict else enumerate(thing) if type(thing) in (list, tuple) else ()
+            for label, part in [(name, thing), *((f"{name}_{key}", part) for key, part in parts)]:
+                if isinstance(part, Compiled):
+                    yield from self._visible(part.function)
+                elif isinstance(part, Tensor) or hasattr(part, "named_parameters") or hasattr(part, "named_state"):
+                    yield label, part
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
         for name, thing in self.things.items():

@@ -18,9 +18,9 @@ from tinytorch.ir.errors import ShapeError, TracingError
 def get_item(x: Any, index: Any) -> Any:
     """x[index], with NumPy's rules; raises IndexError for positions that do not exist."""
     parts = _expand(x, index if isinstance(index, tuple) else (index,))
-    start, size, step, shape, arrays = [], [], [], [], []
+    start, size, step, shape, arrays, advanced = [], [], [], [], [], []
     axis = 0
-    for part in parts:
+    for number, part in enumerate(parts):
         if part is None:
             shape.append(1)
             continue
@@ -28,6 +28,7 @@ def get_item(x: Any, index: Any) -> Any:
         if _is_array(part):
             first, count, stride = 0, extent, 1
             arrays.append((len(shape), part))
+            advanced.append(number)
             shape.append(extent)
         elif isinstance(part, slice):
             first, stop, stride = part.indices(extent)
@@ -36,6 +37,7 @@ def get_item(x: Any, index: Any) -> Any:
             shape.append(count)
         else:
             first, count, stride = _position(part, extent, axis), 1, 1
+            advanced.append(number)  # next to arrays, an integer is one of them
         start.append(first)
         size.append(count)
         step.append(stride)
@@ -43,32 +45,47 @@ def get_item(x: Any, index: Any) -> Any:
     whole = all(f == 0 and s == 1 and n == e for f, n, s, e in zip(start, size, step, x.shape, strict=True))
     result = x if whole else ops.slice(x, start, size, step)
     result = result if result.shape == tuple(shape) else ops.reshape(result, shape)
-    return _advanced(result, arrays) if arrays else (ops.reshape(result, result.shape) if result is x else result)
+    if arrays:
+        return _advanced(result, arrays, together=advanced[-1] - advanced[0] < len(advanced))
+    return ops.reshape(result, result.shape) if result is x else result
 
 
 def _expand(x: Any, index: tuple[Any, ...]) -> list[Any]:
     """One entry an axis: … filled in with full slices, masks turned into positions, missing axes appended."""
-    parts: list[Any] = []
-    for part in index:
-        if isinstance(part, (list, np.ndarray)):
-            part = np.asarray(part)
-            part = part.astype(np.int64) if part.size == 0 and part.dtype == np.float64 else part
-        dtype = getattr(part, "dtype", None)
-        if isinstance(part, bool) or (dtype is not None and getattr(dtype, "kind", "") == "b"):
-            if isinstance(part, Operand) and part.is_traced:
-                raise TracingError("x[mask] gives as many elements as the mask has true ones, which is not known while tracing; "
-                                   "use tt.where(mask, x, 0) or multiply by the mask")
-            parts += np.nonzero(np.asarray(part.payload if isinstance(part, Operand) else part))
-        else:
-            parts.append(part)
-    used = sum(1 for part in parts if part is not None and part is not Ellipsis)
+    given = [_plain(part) for part in index]
+    used = sum(part.ndim if _is_mask(part) else 1 for part in given if part is not None and part is not Ellipsis)
     if used > x.ndim:
         raise IndexError(f"{used} indices for a tensor with {x.ndim} axes ({x.type})")
-    rest = [slice(None)] * (x.ndim - used)
-    dots = [i for i, part in enumerate(parts) if part is Ellipsis]
+    dots = [i for i, part in enumerate(given) if part is Ellipsis]
     if len(dots) > 1:
         raise IndexError("an index can only have a single ellipsis ('…')")
-    return [*parts[:dots[0]], *rest, *parts[dots[0] + 1:]] if dots else [*parts, *rest]
+    at = dots[0] if dots else len(given)
+    parts: list[Any] = []
+    axis = 0
+    for part in [*given[:at], *[slice(None)] * (x.ndim - used), *given[at + 1:]]:
+        extents = x.shape[axis:axis + part.ndim] if _is_mask(part) else ()
+        if _is_mask(part) and (part.shape != extents or not extents):
+            raise IndexError(f"a mask of shape {part.shape} for axes of shape {extents}: they must agree" if part.ndim else "a single bool cannot index a tensor")
+        parts += np.nonzero(part) if extents else [part]
+        axis += len(extents) or part is not None
+    return parts
+
+
+def _plain(part: Any) -> Any:
+    """Lists and masks as arrays."""
+    if isinstance(part, (bool, list, np.ndarray)):
+        part = np.asarray(part)
+        return part.astype(np.int64) if part.size == 0 and part.dtype == np.float64 else part
+    if isinstance(part, Operand) and part.dtype.kind == "b":
+        if part.is_traced:
+            raise TracingError("x[mask] gives as many elements as the mask has true ones, which is not known while tracing; "
+                               "use tt.where(mask, x, 0) or multiply by the mask")
+        return part.payload
+    return part
+
+
+def _is_mask(part: Any) -> bool:
+    return isinstance(part, np.ndarray) and part.dtype == bool
 
 
 def _is_array(part: Any) -> bool:
@@ -85,14 +102,13 @@ def _position(part: Any, extent: int, axis: int) -> int:
     return number % extent
 
 
-def _advanced(x: Any, arrays: list[tuple[int, Any]]) -> Any:
-    """Axes indexed by integer arrays: brought together, flattened, taken at once."""
+def _advanced(x: Any, arrays: list[tuple[int, Any]], together: bool) -> Any:
+    """Axes indexed by integer arrays: brought together, flattened, taken at once. The result's axes stand where they stood, if that was `together`."""
     axes = [axis for axis, _ in arrays]
     extents = [x.shape[axis] for axis in axes]
     positions = [ops.cast(i, "i64") if isinstance(i, Operand) else np.asarray(i, np.int64) for _, i in arrays]
     for number, extent in zip(positions, extents, strict=True):
         _check_range(number, extent)
-    together = axes == list(range(axes[0], axes[0] + len(axes)))
     at = axes[0] if together else 0
     rest = [a for a in range(x.ndim) if a not in axes]
     order = rest[:at] + axes + rest[at:]

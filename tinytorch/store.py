@@ -46,7 +46,7 @@ def load(path: str | Path) -> Any:
         return {name: Tensor(array) for name, array in arrays.items()}
     try:
         return _rebuild(json.loads(metadata["structure"]), arrays)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{path}: damaged, or written by another version: {error!r}") from None
 
 

@@ -463,5 +463,5 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(np.ascontiguousarray(as_tensor(data).numpy()))
+        super().__init__(np.asarray(as_tensor(data).numpy(), order="C"))
         self.requires_grad = requires_grad

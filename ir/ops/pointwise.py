@@ -27,8 +27,9 @@ __all__ = [
 
 add = pointwise("add", np.add, "{0} + {1}", "x + y", commutative=True, vjp=lambda g, out, x, y: (g, g))
 sub = pointwise("sub", np.subtract, "{0} - {1}", "x - y", vjp=lambda g, out, x, y: (g, -g))
-mul = pointwise("mul", np.multiply, "{0} * {1}", "x * y", commutative=True, vjp=lambda g, out, x, y: (g * y, g * x))
-div = pointwise("div", np.true_divide, "{0} / {1}", "x / y", vjp=lambda g, out, x, y: (g / y, -g * out / y))
+mul = pointwise("mul", np.multiply, "{0} * {1}", "x * y", commutative=True,
+                vjp=lambda g, out, x, y: (None if x.is_constant else g * y, None if y.is_constant else g * x))
+div = pointwise("div", np.true_divide, "{0} / {1}", "x / y", vjp=lambda g, out, x, y: (g / y, None if y.is_constant else -g * out / y))
 neg = pointwise("neg", np.negative, "-{0}", "-x", vjp=lambda g, out, x: (-g,))
 abs = pointwise("abs", np.absolute, "absolute_{T}({0})", "|x|", vjp=lambda g, out, x: (g * sign(x),))
 sign = pointwise("sign", np.sign, "sign_{T}({0})", "-1, 0 or 1", vjp=lambda g, out, x: (None,))
@@ -36,7 +37,7 @@ floor_div = pointwise("floor_div", np.floor_divide, "floor_div_{T}({0}, {1})", "
 mod = pointwise("mod", np.remainder, "mod_{T}({0}, {1})", "x - y⌊x / y⌋, with the sign of y",
                 vjp=lambda g, out, x, y: (g, -g * floor(x / y)))
 pow = pointwise("pow", np.power, "pow_{T}({0}, {1})", "x to the power y", transcendental=True,
-                vjp=lambda g, out, x, y: (g * y * pow(x, y - 1), g * out * log(where(x > 0, x, 1.0))))
+                vjp=lambda g, out, x, y: (g * y * pow(x, y - 1), None if y.is_constant else g * out * log(where(x > 0, x, 1.0))))
 maximum = pointwise("maximum", np.maximum, "maximum({0}, {1})", "the greater; nan if either is; ties share the gradient", commutative=True,
                     vjp=lambda g, out, x, y: (g * _share(x, y, x > y), g * _share(x, y, x < y)))
 minimum = pointwise("minimum", np.minimum, "minimum({0}, {1})", "the lesser; nan if either is; ties share the gradient", commutative=True,

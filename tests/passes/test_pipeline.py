@@ -127,8 +127,10 @@ def test_same_meaning_sees_nan_infinity_and_integers() -> None:
 
 
 def test_positions_and_bound_inputs_are_drawn_so_that_they_fit() -> None:
-    graph = program(lambda x, i: ops.take(x, i), f32[1, 3], i64[(2,)])
+    graph = program(lambda x, i: ops.take(x, i), f32[1, 3], i64[(2,)])  # 0 is the only position
     check_same_meaning(graph, graph)
+    with pytest.raises(PassError, match="output 0"):
+        check_same_meaning(graph, program(lambda x, i: ops.take(x, i) * 2.0, f32[1, 3], i64[(2,)]))
     table = np.eye(3, dtype=np.float32)
     types = f32[3, 3], i64[(2,)]
     before = program(lambda w, i: ops.take(w, i), *types, bound={0: table})

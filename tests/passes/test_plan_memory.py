@@ -228,6 +228,13 @@ def test_an_input_that_is_read_later_or_given_back_is_not_overwritten() -> None:
         simulate(graph, plan_memory(graph))
 
 
+def test_a_result_that_lies_the_other_way_round_is_copied_over_the_input() -> None:
+    for view in (ops.transpose, lambda h: ops.slice(h, (3, 0), (4, 4), (-1, 1))):
+        graph, (h,) = build(lambda w, g: ([view(h := ops.sin(g))], [h]), (4, 4), (4, 4), donate={0: 0})  # noqa: B023
+        assert h in plan_memory(graph).offsets
+        simulate(graph, plan_memory(graph))
+
+
 def test_inputs_that_change_places() -> None:
     graph, _ = build(lambda a, b: ([b, a], []), (3,), (3,), donate={0: 0, 1: 1})
     simulate(graph, plan_memory(graph))
@@ -246,21 +253,36 @@ def test_nothing_needs_nothing() -> None:
 def test_a_fused_node_is_in_place_if_its_body_is_elementwise(inner: Any, in_place: bool) -> None:
     body = program(inner, f32[4, 4])
 
-    def function(style: str) -> Any:
-        def whole(x: Any) -> Any:
-            a = ops.sin(x)
-            b = ops.fused(a, body=body, style=style)
-            return [ops.sum(b)], [a, b]
-        return whole
+    def whole(x: Any) -> Any:
+        a = ops.sin(x)
+        b = ops.fused(a, body=body, style="pointwise")
+        return [ops.sum(b)], [a, b]
 
-    graph, (a, b) = build(function("pointwise"), (4, 4))
+    graph, (a, b) = build(whole, (4, 4))
     assert plan_memory(graph).reuses == ({b: a} if in_place else {})
-    graph, (a, b) = build(function("reduce"), (4, 4))
+
+
+def test_a_fused_reduction_does_not_overwrite_what_it_reads_again() -> None:
+    body = program(lambda a: a - ops.max(a, 1, True), f32[4, 4])
+    graph, _ = build(lambda x: ([ops.sum(ops.fused(ops.sin(x), body=body, style="reduce"))], []), (4, 4))
     assert plan_memory(graph).reuses == {}
 
 
+def test_two_results_of_a_node_do_not_take_over_one_operand() -> None:
+    body = program(lambda a: (ops.exp(a), ops.cos(a)), f32[4, 4])
+
+    def whole(x: Any) -> Any:
+        b, c = ops.fused(ops.sin(x), body=body, style="pointwise")
+        return [ops.sum(b), ops.sum(c)], [b, c]
+
+    graph, (b, c) = build(whole, (4, 4))
+    plan = plan_memory(graph)
+    assert b in plan.reuses and c in plan.offsets
+    simulate(graph, plan)
+
+
 def test_constants_inputs_and_outputs_lie_outside() -> None:
-    graph, (a, b, c) = build(lambda x: ([b := (a := ops.iota((4,), dtype="f32")) + x, c := ops.sin(b)], [a, b, c]), (4,))
+    graph, _ = build(lambda x: ([b := ops.iota((4,), dtype="f32") + x, ops.sin(b)], []), (4,))
     plan = plan_memory(graph)
     assert plan.size == 0 and not plan.offsets and not plan.reuses
     simulate(graph, plan)

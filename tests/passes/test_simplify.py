@@ -12,7 +12,7 @@ from realistic_graphs import mlp_step
 
 from tinytorch.ir import Builder, DType, TensorType, bf16, bool_, f16, f32, f64, i8, i16, i32, i64, ops, u8
 from tinytorch.ir.dtypes import ALL
-from tinytorch.passes import By, ExpandComposites, Pipeline, RemoveDead, Rule, Simplify
+from tinytorch.passes import By, ExpandComposites, Pipeline, RemoveDead, Rule, Simplify, check_same_meaning
 from tinytorch.passes.rewrite import as_number
 from tinytorch.passes.simplify import DETACH, RULES, is_lossless
 
@@ -184,6 +184,14 @@ def test_integers_and_booleans_are_left_whole() -> None:
     for dtype in (i8, u8, i16, i32, i64):
         becomes(Simplify(), program(lambda x: (x * 1 + 0) - 0, TensorType(dtype, (3,))), program(lambda x: x, TensorType(dtype, (3,))))
     becomes(Simplify(), program(lambda x: ops.pow(x, 2), i64[(3,)]), program(lambda x: x * x, i64[(3,)]))
+
+
+def test_a_replacement_has_the_same_dtype() -> None:
+    for function in (lambda x: ops.logical_not(ops.logical_not(x)), lambda x: ops.pow(x, -1.0)):
+        graph = program(function, bf16[4, 3])
+        found = Simplify()(graph)
+        assert [v.type for v in found.outputs] == [v.type for v in graph.outputs]
+        check_same_meaning(graph, found)
 
 
 def test_a_repeated_number_is_a_number() -> None:

@@ -167,6 +167,8 @@ B = f32[2, 4, 3]
      (B, f32[2, 4, 5])),
     # not these
     (lambda x: ops.matmul(ops.transpose(x, (1, 2, 0)), x), lambda x: ops.matmul(ops.transpose(x, (1, 2, 0)), x), (f32[3, 3, 3],)),
+    (lambda x, y: ops.matmul(ops.reshape(ops.transpose(x), (2, 6)), y), lambda x, y: ops.matmul(ops.reshape(ops.transpose(x), (2, 6)), y),
+     (X, f32[6, 5])),
     (lambda x, y: (p := ops.matmul(x, y), ops.transpose(p)), lambda x, y: (p := ops.matmul(x, y), ops.transpose(p)), (X, Y)),
     (lambda x, y: ops.sum(ops.matmul(x, y), 0), lambda x, y: ops.sum(ops.matmul(x, y), 0), (f32[2, 3, 3], f32[2, 3, 3])),
     (lambda x, y: ops.sum(ops.matmul(x, y, True, True), 0), lambda x, y: ops.sum(ops.matmul(x, y, True, True), 0), (f32[2, 3, 3], f32[2, 3, 3])),

@@ -95,7 +95,7 @@ class LayerNorm(Module):
 
     def extra_repr(self) -> str:
         """As PyTorch prints it."""
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.weight is not None}"
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.weight is not None}, bias={self.bias is not None}"
 
 
 class Dropout(Module):
