@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tinytorch.ir import Graph, Node, Value
+from tinytorch.ir import Graph, Kind, Node, Value
 from tinytorch.ir.errors import CompileError
 from tinytorch.ir.types import row_major_strides
 
-from .launch import SCRATCH, Launch, Ref, Word, float_word
-from .loops import PLAIN, caster, compute_type
+from .expression import expression, is_storage, literal
+from .launch import SCRATCH, ArgumentTable, Launch, Ref, Word
 from .matmul import Epilogue, MatmulPlan, emit_matmul, first_word, plan_matmul
 
-ARGS_SCOPE = 60
 SCRATCH_WORD = 2
 
 
@@ -54,11 +53,11 @@ def emit_contraction(node: Node, strides: Sequence[tuple[int, ...]], aliases: Ma
     plan = plan_matmul(m, n, k, lda=left.ld, ldb=right.ld, transpose_a=left.transposed, transpose_b=right.transposed, batch=batch,
                        a_strides=_batch_strides(left.batch, x.shape[:-2], batch), b_strides=_batch_strides(right.batch, y.shape[:-2], batch),
                        element=x.dtype.name, threads=threads)
-    writer = _Epilogue(plan, batch, (m, n))
+    writer = _Epilogue(batch, ArgumentTable(first_word(plan.form)))
     graph = body if body is not None else Graph("matmul", product.inputs, (product,), (out,))
     epilogue = writer.write(graph, product, strides, aliases)
-    source = emit_matmul("_".join(inner.op.name for inner in graph.nodes if inner.op.name not in ("constant", "broadcast_to", "reshape"))[:60], plan.form, epilogue)
-    words: list[Word] = [*plan.words, *writer.words]
+    source = emit_matmul(_kernel_name(graph), plan.form, epilogue)
+    words: list[Word] = [*plan.words, *writer.table.words]
     words[plan.a_word], words[plan.b_word], words[SCRATCH_WORD] = Ref("input", slots[0]), Ref("input", slots[1]), SCRATCH
     return Launch(source, tuple(words), plan.extent, plan.chunks, plan.scratch_bytes)
 
@@ -68,21 +67,22 @@ def _batch_strides(strides: Sequence[int], shape: Sequence[int], batch: Sequence
     return (*(0,) * (len(batch) - len(own)), *own)
 
 
+def _kernel_name(body: Graph) -> str:
+    return "_".join(node.op.name for node in body.nodes if node.op.kind not in (Kind.SOURCE, Kind.VIEW))[:60]
+
+
 @dataclass
 class _Epilogue:
     """Collects the lines and words of an epilogue: loads and constants once, pointwise ops once an element."""
 
-    plan: MatmulPlan
     batch: tuple[int, ...]
-    matrix: tuple[int, int]
-    words: list[Word] = field(default_factory=list)
-    head: list[str] = field(default_factory=list)
+    table: ArgumentTable
     row: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
     def write(self, body: Graph, product: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int]) -> Epilogue:
         """The epilogue for what follows `product` in `body`."""
-        names: dict[Value, str] = {product.output: "acc"}
+        names: dict[Value, str] = {product.output: self._product(product)}
         for number, value in enumerate(body.inputs):
             if value not in product.inputs or any(value in node.inputs for node in body.nodes if node is not product):
                 names[value] = self._load(value, f"x{number}", number, strides[number])
@@ -97,11 +97,13 @@ class _Epilogue:
                 self._address(name, Ref("output", number), value, row_major_strides(value.shape))
             index = self._index(name, value, row_major_strides(value.shape))
             self.lines.append(f"store_{value.dtype}({name}, {index}, {names[value]}, {scope})")
-        return Epilogue(tuple(self.head), tuple(self.row), tuple(self.lines))
+        return Epilogue(tuple(self.table.lines), tuple(self.row), tuple(self.lines))
 
-    def _word(self, name: str, word: Word, read: str = "integer(args, {})") -> None:
-        self.head.append(f"{name} = {read.format(first_word(self.plan.form) + len(self.words))}")
-        self.words.append(word)
+    def _product(self, product: Node) -> str:
+        if not is_storage(product.output.dtype):
+            return "acc"
+        self.lines.append(f"product0 = {product.output.dtype}(acc)")
+        return "product0"
 
     def _aligned(self, value: Value, strides: Sequence[int]) -> list[int]:
         """Strides along (batch axes…, i, j); 0 where the value does not vary."""
@@ -109,17 +111,17 @@ class _Epilogue:
         return [0] * (len(self.batch) + 2 - len(own)) + own
 
     def _address(self, name: str, ref: Ref, value: Value, strides: Sequence[int]) -> None:
-        self._word(name, ref, "pointer(args, {})")
+        self.table.pointer(name, ref)
+        aligned = self._aligned(value, strides)
         terms = []
-        for axis, stride in enumerate(self._aligned(value, strides)[:-1]):
+        for axis, stride in enumerate(aligned[:-1]):
             if stride:
-                self._word(f"s{axis}_{name}", stride)
+                self.table.integer(f"s{axis}_{name}", stride)
                 terms.append(f"{'i' if axis == len(self.batch) else f'b{axis}'} * s{axis}_{name}")
         if terms:
             self.row.append(f"row_{name} = {' + '.join(terms)}")
-        stride = self._aligned(value, strides)[-1]
-        if stride > 1 or stride < 0:
-            self._word(f"sj_{name}", stride)
+        if aligned[-1] not in (0, 1):
+            self.table.integer(f"sj_{name}", aligned[-1])
 
     def _index(self, name: str, value: Value, strides: Sequence[int]) -> str:
         aligned = self._aligned(value, strides)
@@ -131,30 +133,14 @@ class _Epilogue:
         self._address(name, Ref("input", number), value, strides)
         aligned = self._aligned(value, strides)
         text = f"load_{value.dtype}({name}, {self._index(name, value, strides)}, {number})"
-        where = self.lines if aligned[-1] else self.row if any(aligned) else self.head
+        where = self.lines if aligned[-1] else self.row if any(aligned) else self.table.lines
         where.append(f"v_{name} = {text}")
         return f"v_{name}"
 
     def _compute(self, node: Node, operands: list[str], number: int) -> str:
         if node.op.name == "constant":
-            return self._constant(node)
-        if node.op.name in ("broadcast_to", "reshape"):
+            return literal(node, f"c{number}", self.table)
+        if node.op.kind is Kind.VIEW:
             return operands[0]
-        assert node.op.scalar is not None
-        text = node.op.scalar.format(*operands, T=compute_type(node.inputs[0].dtype), cast=caster(node.output.dtype))
-        self.lines.append(f"t{number} = {text}")
+        self.lines.append(f"t{number} = {expression(node, operands)}")
         return f"t{number}"
-
-    def _constant(self, node: Node) -> str:
-        value = node.attrs["value"]
-        while isinstance(value, tuple):
-            value = value[0]
-        cast = caster(node.output.dtype) if node.output.dtype.name not in ("f16", "bf16") else "f32"
-        name = f"c{len(self.words)}_{len(self.head)}"
-        if isinstance(value, bool) or float(value) in PLAIN:
-            self.head.append(f"{name} = {cast}({value!r})")
-        elif node.output.dtype.kind == "f":
-            self._word(name, float_word(float(node.output.dtype.np.type(value))), f"{cast}(load_f64(args, {{}}, {ARGS_SCOPE}))")
-        else:
-            self._word(name, int(value), f"{cast}(integer(args, {{}}))")
-        return name

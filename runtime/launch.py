@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .build import KernelSource
 
@@ -40,6 +40,28 @@ class Launch:
     extent: int
     chunks: int
     scratch_bytes: int = 0  # for each worker
+
+
+@dataclass
+class ArgumentTable:
+    """The words of a launch as they are collected, and the lines of kernel text that read them."""
+
+    first: int = 0  # the index of the first word in the kernel's table
+    words: list[Word] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    def integer(self, name: str, word: Word) -> None:
+        """`name` is an extent, a stride, or an integer constant."""
+        self.add(name, word, "integer(args, {})")
+
+    def pointer(self, name: str, word: Word) -> None:
+        """`name` is an address."""
+        self.add(name, word, "pointer(args, {})")
+
+    def add(self, name: str, word: Word, read: str) -> None:
+        """`name` is what the text `read` gives, `{}` in it being the index of the word."""
+        self.lines.append(f"{name} = {read.format(self.first + len(self.words))}")
+        self.words.append(word)
 
 
 def float_word(value: float) -> int:

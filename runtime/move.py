@@ -15,8 +15,9 @@ from tinytorch.ir.interp import make_node
 from tinytorch.ir.types import row_major_strides
 
 from .build import KernelSource
+from .expression import IMPORTS, caster, compute_type
 from .launch import STATUS, Launch, Ref, Word, chunks_for
-from .loops import IMPORTS, caster, compute_type, emit_loops
+from .loops import emit_loops
 
 Strides = Sequence[tuple[int, ...]]
 

@@ -18,7 +18,7 @@ import numpy as np
 from tinytorch.ir import Graph, Kind, MemoryPlan, Node, Value
 from tinytorch.ir.layout import layouts
 
-from . import pool
+from . import buffers, pool
 from .build import Kernel, compile_kernels
 from .emit import emit_node
 from .launch import Launch, Ref, Scratch, Status
@@ -184,7 +184,7 @@ class Program:
     def run(self, arrays: Sequence[np.ndarray], addresses: list[int], times: int = 0) -> list[np.ndarray]:
         """As calling, with the addresses of the arrays already known; `times` is the address of an int64 a step for nanoseconds."""
         donated = self.graph.donated
-        results = [arrays[donated[i]] if i in donated else np.empty(shape, dtype) for i, (shape, dtype) in enumerate(self.types)]
+        results = [arrays[donated[i]] if i in donated else buffers.empty(shape, dtype) for i, (shape, dtype) in enumerate(self.types)]
         try:
             frame = self._frames.pop()
         except IndexError:

@@ -13,6 +13,7 @@ from numba import njit
 from .lowlevel import bool_, f32, f64, i8, i16, i32, i64, select, u8
 
 OPTIONS = {"error_model": "numpy", "forceinline": True, "nogil": True}
+FOLD_OPTIONS = {**OPTIONS, "fastmath": {"reassoc", "contract", "nsz"}}
 CASTS = {"f32": f32, "f64": f64, "i8": i8, "u8": u8, "i16": i16, "i32": i32, "i64": i64}
 WIDTH = {"i8": 8, "u8": 8, "i16": 16, "i32": 32, "i64": 64}
 
@@ -91,6 +92,18 @@ def _shifts(cast: Any, width: int) -> dict[str, Any]:
 for _name in CASTS:
     for _function, _value in _define(_name).items():
         globals()[f"{_function}_{_name}"] = _value
+
+
+@njit(**FOLD_OPTIONS)
+def plus(total: Any, x: Any) -> Any:
+    """total + x, as a step of a sum that may be taken in any order: only so can it be vectorised."""
+    return total + x
+
+
+@njit(**FOLD_OPTIONS)
+def times(total: Any, x: Any) -> Any:
+    """total · x, as a step of a product that may be taken in any order."""
+    return total * x
 
 
 @njit(**OPTIONS)

@@ -68,8 +68,7 @@ def test_layers_are_pytorchs(number: int, peer: Peer) -> None:
     torch = peer("torch")
     make, x = LAYERS[number]
     ours, theirs = make(nn), make(torch.nn)
-    assert repr(ours) == repr(theirs).replace(", bias=False)", ")" if "LayerNorm" in repr(theirs) else ", bias=False)").replace(
-        "beta=1.0, threshold=20.0", "beta=1.0").replace("beta=2.0, threshold=20.0", "beta=2.0").replace(", inplace=False", "")  # fmt: skip
+    assert repr(ours) == repr(theirs).replace(", threshold=20.0", "").replace(", inplace=False", "")
     for p in theirs.parameters():
         torch.nn.init.normal_(p)
     assert list(ours.state_dict()) == list(theirs.state_dict())
@@ -343,7 +342,7 @@ def test_repr_nests() -> None:
 def test_layers_of_other_dtypes() -> None:
     for dtype in (tt.f64, tt.f16, tt.bf16):
         layer = nn.Linear(3, 2, dtype=dtype)
-        y = nn.LayerNorm(2, dtype=dtype)(layer(tt.ones(4, 3, dtype=dtype)))
+        y = nn.ReLU()(layer(tt.ones(4, 3, dtype=dtype)))
         y.sum().backward()
         assert y.dtype is dtype and layer.weight.grad.dtype is dtype
 

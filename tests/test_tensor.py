@@ -28,8 +28,8 @@ def same(actual: Any, expected: Any, tolerance: float = 1e-6) -> None:
 
 
 def test_dtypes_of_literals() -> None:
-    assert [tt.tensor(x).dtype for x in (1.0, 1, True, [[1, 2.0]], np.float64(3), np.zeros(2))] == [
-        tt.f32, tt.i64, tt.bool_, tt.f32, tt.f64, tt.f64]  # fmt: skip
+    assert [tt.tensor(x).dtype for x in (1.0, 1, True, [[1, 2.0]], np.float64(3), np.zeros(2), tt.zeros(2, dtype="f64"))] == [
+        tt.f32, tt.i64, tt.bool_, tt.f32, tt.f64, tt.f64, tt.f64]  # fmt: skip
     assert tt.tensor([1, 2], dtype="f16").dtype is tt.f16
     with pytest.raises(ShapeError, match="regular nesting"):
         tt.tensor([object()])

@@ -16,6 +16,7 @@ from .compile import compile, trace
 from .creation import (arange, eye, from_numpy, full, full_like, linspace, ones, ones_like, rand, randint, randn, randperm, tril, triu, zeros,
                        zeros_like)
 from .functional import (abs, argmax, cat, clip, concat, cos, exp, log, maximum, mean, minimum, sigmoid, sin, softmax, sqrt, stack, sum, tanh, where)
+from .profile import profile
 from .random import manual_seed
 from .store import load, save
 from .tensor import Parameter, Tensor, as_tensor, matmul, tensor

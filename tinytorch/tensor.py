@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinytorch.ir import DType, Op, Operand, Value, as_dtype, current, ops
+from tinytorch.ir import Op, Operand, Value, as_dtype, current, ops
 from tinytorch.ir.errors import GradientError, ShapeError, TracingError
 from tinytorch.ir.interp import Builder
 
@@ -88,9 +88,9 @@ class Tensor(Operand):
         """The numbers as nested lists."""
         return self.numpy().tolist()
 
-    __float__ = lambda self: float(self.item())  # noqa: E731
-    __int__ = lambda self: int(self.item())  # noqa: E731
-    __index__ = lambda self: self.numpy().__index__()  # noqa: E731
+    __float__ = lambda self: float(self.item())
+    __int__ = lambda self: int(self.item())
+    __index__ = lambda self: self.numpy().__index__()
 
     @property
     def size(self) -> int:
@@ -422,12 +422,14 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """
     if isinstance(data, Tensor) and data.is_traced:
         return data.to(dtype or data.dtype)
-    array = np.array(data.numpy() if isinstance(data, Tensor) else data, order="C")
+    if not isinstance(data, np.ndarray) and hasattr(data, "__array__"):
+        data = data.__array__()  # of ours, of NumPy's numbers, of PyTorch's tensors
+    array = np.array(data, order="C")
     if array.dtype == object:
         raise ShapeError(f"tensor({str(data)[:60]}): expected numbers in a regular nesting")
     if dtype is not None:
         array = array.astype(as_dtype(dtype).np)
-    elif array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
+    elif array.dtype == np.float64 and not isinstance(data, np.ndarray):
         array = array.astype(np.float32)
     as_dtype(array.dtype)  # complain now about what we do not have
     builder = current()

@@ -112,9 +112,13 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Step counts, state tensors and options, in PyTorch's format: {"state": {number: {…}}, "param_groups": […]}."""
         numbers = {p: number for number, p in enumerate(self.state)}
-        groups = [{**group, "lr": _number(group["lr"]), "params": [numbers[p] for p in group["params"]]} for group in self.param_groups]
-        steps = {p: group.pop("step") for group, own in zip(groups, self.param_groups, strict=True) for p in own["params"]}
-        return {"state": {numbers[p]: {"step": steps[p].clone(), **_detached(self.state[p])} for p in self.state}, "param_groups": groups}
+        state, groups = {}, []
+        for group in self.param_groups:
+            options = {key: value for key, value in group.items() if key != "step"}
+            groups.append({**options, "lr": _number(group["lr"]), "params": [numbers[p] for p in group["params"]]})
+            for p in group["params"]:
+                state[numbers[p]] = {"step": group["step"].clone(), **{key: slot.detach() for key, slot in self.state[p].items()}}
+        return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict` of this optimiser, or of PyTorch's of the same name, over the same parameters in the same order.
@@ -136,7 +140,7 @@ class Optimizer:
             slot.copy_(new)
         for group, new in zip(self.param_groups, given, strict=True):
             steps = [state["state"][n]["step"] for n in new["params"] if "step" in state["state"].get(n, {})]
-            for key in set(group) & set(new) - {"params"}:
+            for key in set(self.defaults) & set(new):
                 group[key] = new[key]
             group["step"] = max(map(float, steps), default=0.0)
 
@@ -152,7 +156,3 @@ class Optimizer:
 def _number(x: Tensor) -> float:
     """The shortest decimal that is this number: 0.1, not f32's 0.10000000149."""
     return float(str(x.numpy()))
-
-
-def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach() for name, tensor in tensors.items()}
