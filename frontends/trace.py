@@ -10,6 +10,8 @@ the function overwrites (`p.copy_(…)`) is donated: its new value is one more o
 from __future__ import annotations
 
 import inspect
+import keyword
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -178,5 +180,7 @@ def _keyword_only(function: Callable[..., Any]) -> set[str]:
 def graph_name(function: Callable[..., Any]) -> str:
     """A Python identifier for the graph of a function or module."""
     name = getattr(function, "__name__", type(function).__name__)
-    name = "".join(c if c.isalnum() or c == "_" else "_" for c in name).strip("_") or "graph"
-    return name.lower() if name != "<lambda>" else "function"
+    if name == "<lambda>":
+        return "function"
+    name = re.sub(r"\W", "_", name).strip("_").lower() or "graph"
+    return f"{name}_" if keyword.iskeyword(name) else name

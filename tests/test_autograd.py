@@ -272,12 +272,11 @@ def test_a_step_between_forward_and_backward() -> None:
 
 
 def test_second_order_notices_overwriting() -> None:
-    x, c = leaf(1, 2), tt.tensor([3.0, 4.0])
-    (x * c).exp().sum().backward(create_graph=True)  # c · exp(x c)
-    first, x.grad = x.grad, None
+    x, scale, c = leaf(1, 2), tt.tensor(5.0, requires_grad=True), tt.tensor([3.0, 4.0])
+    ((x * c).sum() * scale).backward(create_graph=True)
     c.add_(1)
     with pytest.raises(GradientError, match="overwritten"):
-        (first * first).sum().backward()
+        x.grad.sum().backward()  # scale · c, made while backward ran
 
 
 # -- functions that give gradients -------------------------------------------------------------------------------------

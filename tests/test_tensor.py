@@ -133,11 +133,9 @@ def test_methods_are_numpys(number: int) -> None:
     same(ours(tt.tensor(X)), np.asarray(numpys(X)), 2e-6)
 
 
-@pytest.mark.parametrize("number", range(len(METHODS)))
+@pytest.mark.parametrize("number", [i for i, (f, _) in enumerate(METHODS) if "numpy" not in f.__code__.co_names])
 def test_methods_trace(number: int) -> None:
     ours, numpys = METHODS[number]
-    if number in {i for i, (f, _) in enumerate(METHODS) if "numpy" in f.__code__.co_names}:
-        pytest.skip("reads numbers")
     graph = tt.trace(ours, tt.tensor(X))
     same(tt.tensor(np.asarray(graph(X))), np.asarray(numpys(X)), 2e-6)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from tinytorch.ir.interp import Builder, Record
 from tinytorch.passes.autodiff import reverse
 
 from .tensor import Tensor, as_tensor, grad_mode
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Switch:
@@ -38,13 +40,13 @@ class Switch:
     def __exit__(self, *exc: object) -> None:
         grad_mode.enabled = self.before.stack.pop()
 
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, function: F) -> F:
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with self:
                 return function(*args, **kwargs)
 
-        return wrapped
+        return wrapped  # type: ignore[return-value]
 
 
 def no_grad() -> Switch:

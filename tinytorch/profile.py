@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 from tinytorch.compile import Compiled, Entry, compile
 from tinytorch.ir import Cost, Graph, Value, graph_cost, node_cost
 from tinytorch.ir.drawing import is_scalar_constant, launches
-from tinytorch.ir.page import page
 from tinytorch.look import terminal, units
 from tinytorch.passes import History
 from tinytorch.tensor import Tensor
@@ -36,6 +35,9 @@ from tinytorch.tensor import Tensor
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+
+
+MANY = 24  # nodes: of more, the terminal shows the costliest
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ class Report:
 
     def to_html(self, path: str | Path | None = None) -> str:
         """A page to step through the stages of the graph, every node with its cost; also written to `path`."""
+        from tinytorch.ir.page import page
+
         text = page(self.history, self.name)
         if path is not None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +164,8 @@ class Report:
     def __rich__(self) -> RenderableType:
         from rich.console import Group
 
-        parts: list[RenderableType] = [terminal.graph_table(self.graph)]
+        short = len(self.nodes) <= MANY
+        parts: list[RenderableType] = [terminal.graph_table(self.graph) if short else self._costliest_table()]
         if self.modules:
             parts.append(self._modules_table())
         return Group(*parts, self._totals_table(), self._memory_table())
@@ -174,6 +179,12 @@ class Report:
         from rich.console import Console
 
         Console().print(self)
+
+    def _costliest_table(self) -> Table:
+        shown = sorted(self.nodes, key=lambda row: -(row.flops + row.bytes))[:MANY]
+        rows = [(n.name, n.op, n.type, n.source, units.flops(n.flops), units.nbytes(n.bytes)) for n in shown]
+        title = f"{self.name}: the {MANY} costliest of {len(self.nodes)} nodes"
+        return _table(title, ("name", "op", "type", "source", "FLOPs", "bytes"), rows, left=4)
 
     def _modules_table(self) -> Table:
         rows = [(m.path, m.kind, f"{m.parameters:,}", units.nbytes(m.bytes), units.flops(m.flops)) for m in self.modules]
@@ -236,11 +247,10 @@ def _totals(graph: Graph) -> Totals:
 
 def _memory(entry: Entry, parameters: Mapping[Value, Any]) -> Memory:
     program, graph = entry.program, entry.program.graph
-    trained = {value.hint for value in parameters}
     named = []
     for number, value in enumerate(graph.inputs):
         bound = number >= len(entry.args)
-        what = "inputs" if not bound else "parameters" if value in parameters or value.hint in trained else "state"
+        what = "inputs" if not bound else "parameters" if value in parameters else "state"
         named.append((what, graph.names[value], value.type.nbytes))
     named += [("outputs", graph.names[graph.outputs[i]], graph.outputs[i].type.nbytes) for i in program.fresh]
     named += [("state", "constant", array.nbytes) for array in program.constants]

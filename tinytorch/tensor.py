@@ -200,15 +200,24 @@ class Tensor(Operand):
 
     def add_(self, other: Any) -> Tensor:
         """self += other, in place."""
-        return self.copy_(self + other)
+        return self._update(ops.add, other)
 
     def sub_(self, other: Any) -> Tensor:
         """self -= other, in place."""
-        return self.copy_(self - other)
+        return self._update(ops.sub, other)
 
     def mul_(self, other: Any) -> Tensor:
         """self *= other, in place."""
-        return self.copy_(self * other)
+        return self._update(ops.mul, other)
+
+    def _update(self, op: Op, other: Any) -> Tensor:
+        """self = op(self, other), in place."""
+        operands, _ = op.prepare(self, other)
+        if operands[0] is not self or operands[1].shape not in ((), self.shape) or self.is_traced or (self.requires_grad and grad_mode.enabled):
+            return self.copy_(op(self, other))
+        current().update(op, self, operands[1])
+        self.version += 1
+        return self
 
     def zero_(self) -> Tensor:
         """All zeros, in place."""

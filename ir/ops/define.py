@@ -70,25 +70,27 @@ def _as_operand(x: Any, dtype: DType) -> Any:
     if isinstance(x, Operand):
         own = x.payload.dtype
         return x if own is dtype.np or own is dtype else cast_to(x, dtype)
-    return cast_to(lift(x, dtype if isinstance(x, Scalar) else None), dtype)
+    return lift(x, dtype) if isinstance(x, Scalar) else cast_to(lift(x), dtype)
 
 
 def pointwise(name: str, ufunc: np.ufunc, scalar: str, doc: str, *, vjp: Callable[..., Any] | None = None, eval: Callable[..., Any] | None = None,
               flops: int = 1, transcendental: bool = False, commutative: bool = False) -> Op:
     """An elementwise op. `ufunc` gives its meaning and its promotion; `eval` replaces the meaning where there is no such ufunc."""
     arity = ufunc.nin
-    known: dict[Any, tuple[DType, ...]] = {}  # what eager code asks again and again
+    known: dict[Any, tuple[tuple[DType, ...], bool]] = {}  # what eager code asks again and again
 
     def prepare(*operands: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         key = tuple([x.payload.dtype if isinstance(x, Operand) else type(x) for x in operands])
-        dtypes = known.get(key)
-        if dtypes is None:
-            if len(operands) != arity:
-                raise OpError(f"{name} takes {arity} operand{'s' * (arity > 1)}, got {len(operands)}")
-            dtypes = _loop_dtypes(ufunc, tuple(map(_key, operands)))
-            if all(isinstance(x, Operand) or type(x) in Scalar for x in operands):
-                known[key] = dtypes
-        return tuple([_as_operand(x, d) for x, d in zip(operands, dtypes, strict=False)]), {}
+        if key in known:
+            dtypes, ready = known[key]
+            return operands if ready else tuple([_as_operand(x, d) for x, d in zip(operands, dtypes, strict=False)]), {}
+        if len(operands) != arity:
+            raise OpError(f"{name} takes {arity} operand{'s' * (arity > 1)}, got {len(operands)}")
+        dtypes = _loop_dtypes(ufunc, tuple(map(_key, operands)))
+        found = tuple([_as_operand(x, d) for x, d in zip(operands, dtypes, strict=False)])
+        if all(isinstance(x, Operand) or type(x) in Scalar for x in operands):
+            known[key] = dtypes, all(x is y for x, y in zip(operands, found, strict=True))
+        return found, {}
 
     def infer(*types: TensorType) -> TensorType:
         dtypes = _loop_dtypes(ufunc, tuple(t.dtype.np for t in types))

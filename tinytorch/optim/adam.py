@@ -64,12 +64,11 @@ class Adam(Optimizer):
                 continue
             m, v = self.state[p]["exp_avg"], self.state[p]["exp_avg_sq"]
             g = p.grad + p * decay if decay and keep is None else p.grad
-            new_m = m + (g - m) * (1 - beta1)
-            new_v = v * beta2 + g * g * (1 - beta2)
-            new_p = (p if keep is None else p * keep) - new_m / (sqrt(new_v) + eps) * size
-            m.copy_(new_m)
-            v.copy_(new_v)
-            p.copy_(new_p)
+            m.add_((g - m) * (1 - beta1))
+            v.mul_(beta2).add_(g * g * (1 - beta2))
+            if keep is not None:
+                p.mul_(keep)
+            p.sub_(m / (sqrt(v) + eps) * size)
 
 
 def _one_minus_power(beta: float, step: Any) -> Any:

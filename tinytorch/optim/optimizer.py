@@ -46,7 +46,8 @@ class Optimizer:
         self.param_groups: list[Group] = []
         self.state: dict[Tensor, dict[str, Tensor]] = {}
         given = [params] if isinstance(params, Tensor) else list(params)
-        for group in given if given and isinstance(given[0], dict) else [{"params": given}]:
+        groups: list[Any] = given if given and isinstance(given[0], dict) else [{"params": given}]
+        for group in groups:
             self.add_param_group(group)
         if not self.state:
             raise OpError(f"{type(self).__name__}: there is nothing to optimise; a generator such as model.parameters() is empty the second time")

@@ -52,8 +52,7 @@ class SGD(Optimizer):
                 continue
             g = p.grad + p * decay if decay else p.grad
             if momentum:
-                buffer = self.state[p]["momentum_buffer"]
-                b = buffer * momentum + (g if share is None else g * share)
+                b = self.state[p]["momentum_buffer"]
+                b.mul_(momentum).add_(g if share is None else g * share)
                 g = g + b * momentum if group["nesterov"] else b
-                buffer.copy_(b)
-            p.copy_(p - g * lr)
+            p.sub_(g * lr)

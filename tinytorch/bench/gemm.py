@@ -1,0 +1,149 @@
+"""Matrix products: ours against the machine's multiply-add peak, and against NumPy's BLAS, shape by shape.
+
+Each product is from plain row-major operands, or transposed views read as they lie, nothing packed beforehand, called
+through the pool as in a program, into an array that is there already. Both sides use as many threads (threadpoolctl).
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinytorch.look import units
+from tinytorch.runtime import measure, pool
+from tinytorch.runtime.build import KernelSource, compile_kernels, vector_bits
+from tinytorch.runtime.matmul import SCRATCH_WORD, emit_matmul, plan_matmul, store_epilogue
+
+from .rows import Row, Settings, Target
+from .timing import Timing, paired
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+Shape = tuple[int, int, int]  # (m, k, n)
+LAYERS = [(64, 784, 128), (64, 128, 64), (64, 64, 10), (784, 64, 128), (128, 64, 784), (64, 128, 784), (128, 64, 64),
+          (10, 64, 64), (64, 10, 64)]
+LARGE = [(96, 768, 768), (192, 768, 3072), (480, 512, 512), (512, 512, 512), (1024, 1024, 1024), (1920, 2048, 2048)]
+VECTORS = [(1, 1024, 1024), (1024, 1024, 1), (1, 64, 257), (4, 768, 768), (2, 1024, 1024), (768, 768, 4),
+           (1, 4096, 1024)]
+ODD = [(m, k, n) for m, k, n in itertools.product((1, 7, 33, 257), repeat=3)]
+SHAPES = {"layers": LAYERS, "large": LARGE, "vectors": VECTORS, "odd": ODD}
+LAYOUTS = ("nn", "nt", "tn", "tt")  # of a, then of b; t: lies transposed
+AGAIN = 8  # the worst so many are measured a second time, for longer: a neighbour may have been at work
+
+
+def gemm_peak(settings: Settings) -> Iterator[Row]:
+    """One thread against the peak of plain multiply-adds in registers, in turns."""
+    peak, flops_of_peak = _peak()
+    for n in (512, 1024):
+        a, b, out = _operands((n, n, n), "nn")
+        found = paired({"ours": product(a, b, out, 1), "peak": peak}, settings.seconds)
+        ours, best = 2 * n**3 / found["ours"].median, flops_of_peak / found["peak"].median
+        part = statistics.median(2 * n**3 / flops_of_peak * p / o
+                                 for p, o in zip(found["peak"].samples, found["ours"].samples, strict=True))
+        yield Row("gemm-peak", f"{n}³, 1 thread", part, Target(0.9, "%"), found["ours"], unit="%",
+                  note=f"{units.rate(ours)} of {units.rate(best)}")
+
+
+def _peak() -> tuple[Callable[[], None], float]:
+    """The kernel that `machine()` measures the peak with, and its FLOPs."""
+    text = Path(measure.__file__).with_name("probe.py").read_text()
+    [kernel] = compile_kernels([KernelSource("compute", text)])
+    numbers, out, steps = np.array([0.999, 0.001], np.float32), np.ones(1024, np.float32), 100_000
+    words = np.array([numbers.ctypes.data, out.ctypes.data, steps])
+    return _call(kernel.address, words, 1, 1, 1, (numbers, out)), 2.0 * measure.CHAINS * (vector_bits() // 32) * steps
+
+
+def product(a: Array, b: Array, out: Array, threads: int) -> Callable[[], None]:
+    """A call that computes out = a @ b with our kernel."""
+    (a_lies, transpose_a), (b_lies, transpose_b) = _layout(a), _layout(b)
+    plan = plan_matmul(*out.shape, a.shape[1], lda=a_lies.shape[1], ldb=b_lies.shape[1], transpose_a=transpose_a,
+                       transpose_b=transpose_b, threads=threads)
+    [kernel] = compile_kernels([emit_matmul("matmul", plan.form, store_epilogue())])
+    scratch = np.empty(plan.scratch_bytes * threads + 64, np.uint8)
+    words = np.array([*plan.words, out.ctypes.data, out.shape[1], 0])
+    words[plan.a_word], words[plan.b_word] = a.ctypes.data, b.ctypes.data
+    words[SCRATCH_WORD] = -(-scratch.ctypes.data // 64) * 64
+    return _call(kernel.address, words, plan.extent, plan.chunks, threads, (a, b, out, scratch))
+
+
+def _call(kernel: int, words: np.ndarray, extent: int, chunks: int, threads: int, keep: Any) -> Callable[[], None]:
+    """A call of the pool on one step; `keep` and the tables live as long as it."""
+    table = np.array([[kernel, words.ctypes.data, extent, chunks]])
+    alive, address = (words, table, keep), table.ctypes.data
+
+    def call() -> None:
+        assert alive
+        pool.run(address, 1, threads)
+
+    return call
+
+
+def _layout(x: Array) -> tuple[Array, bool]:
+    return (x, False) if x.flags.c_contiguous else (x.T, True)
+
+
+def _operands(shape: Shape, layout: str) -> tuple[Array, Array, Array]:
+    m, k, n = shape
+    random = np.random.default_rng(0)
+    a = random.standard_normal((k, m) if layout[0] == "t" else (m, k)).astype(np.float32)
+    b = random.standard_normal((n, k) if layout[1] == "t" else (k, n)).astype(np.float32)
+    return a.T if layout[0] == "t" else a, b.T if layout[1] == "t" else b, np.empty((m, n), np.float32)
+
+
+def against_numpy(shape: Shape, layout: str, threads: int, seconds: float, settle: float) -> dict[str, Timing]:
+    """Ours and NumPy's, in turns; the results are compared first."""
+    a, b, out = _operands(shape, layout)
+    expected = np.empty_like(out)
+    ours, numpy = product(a, b, out, threads), lambda: np.matmul(a, b, out=expected)
+    ours(), numpy()
+    np.testing.assert_allclose(out, expected, atol=1e-5 * shape[1], rtol=1e-4)
+    return paired({"ours": ours, "numpy": numpy}, seconds, settle)
+
+
+def gemm_numpy(settings: Settings) -> Iterator[Row]:
+    """All shapes and layouts with one thread, the large ones with all threads."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        yield Row("gemm-numpy", "all shapes", None, Target(1.0), peers={"numpy": "threadpoolctl is not installed"})
+        return
+    groups = {name: shapes[::6] if settings.quick else shapes for name, shapes in SHAPES.items()}
+    layouts = LAYOUTS[:2] if settings.quick else LAYOUTS
+    with threadpool_limits(1, user_api="blas"):
+        yield from _groups(groups, layouts, 1, 0.02 if settings.quick else 0.05, 0.0)
+    if settings.threads > 1:
+        with threadpool_limits(settings.threads, user_api="blas"):
+            yield from _groups({"large": groups["large"]}, ("nn",), settings.threads, 1.0, settings.settle)
+
+
+def _groups(groups: dict[str, Sequence[Shape]], layouts: Sequence[str], threads: int, seconds: float,
+            settle: float) -> Iterator[Row]:
+    """A row a group that tells, then the two that count: the median and the worst of all."""
+    ratios: dict[tuple[str, Shape, str], float] = {}
+    for name, shapes in groups.items():
+        for shape, layout in itertools.product(shapes, layouts):
+            found = against_numpy(shape, layout, threads, seconds, settle)
+            ratios[name, shape, layout] = found["ours"].faster_than(found["numpy"])
+    for key in sorted(ratios, key=ratios.__getitem__)[:AGAIN]:
+        found = against_numpy(key[1], key[2], threads, 8 * seconds, settle)
+        ratios[key] = found["ours"].faster_than(found["numpy"])
+    with_threads = f"{threads} thread{'s' if threads > 1 else ''}"
+    for name in groups if len(groups) > 1 else ():
+        own = {key: ratio for key, ratio in ratios.items() if key[0] == name}
+        yield Row("gemm-numpy", f"{name}, {with_threads}", statistics.median(own.values()), note=_worst(own))
+    which = "all shapes" if len(groups) > 1 else next(iter(groups))
+    yield Row("gemm-numpy", f"{which}, {with_threads}: median", statistics.median(ratios.values()), Target(1.0),
+              note=f"{len(ratios)} products")
+    yield Row("gemm-numpy", f"{which}, {with_threads}: worst", min(ratios.values()), Target(0.85), note=_worst(ratios))
+
+
+def _worst(ratios: dict[tuple[str, Shape, str], float]) -> str:
+    worst = sorted(ratios, key=ratios.__getitem__)[:2]
+    return "slowest: " + ", ".join(f"{'×'.join(map(str, shape))} {layout} {ratios[name, shape, layout]:.2f}×"
+                                   for name, shape, layout in worst)
+
+

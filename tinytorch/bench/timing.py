@@ -1,0 +1,82 @@
+"""Time calls against each other, fairly: `paired({"ours": f, "theirs": g})`.
+
+They take turns within one process, in a new order each round, so that a busy neighbour slows all of them; a figure is a
+median with its quartiles, a ratio the median of the rounds' ratios. Threads of one side may spin for a while after
+their work is done: `settle` is the pause before each turn, after which the call runs once untimed.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tinytorch.look import units
+
+TURN = 2e-3  # seconds that a turn should last at least
+ROUNDS = 9, 151  # at least, at most
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call, once for each round."""
+
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Half of the rounds were faster."""
+        return statistics.median(self.samples)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """A quarter of the rounds were faster than the first, a quarter slower than the second."""
+        if len(self.samples) < 2:
+            return self.samples[0], self.samples[0]
+        first, _, third = statistics.quantiles(self.samples, n=4, method="inclusive")
+        return first, third
+
+    def faster_than(self, other: Timing) -> float:
+        """How many times faster than `other`: the median over the rounds."""
+        return statistics.median(theirs / ours for ours, theirs in zip(self.samples, other.samples, strict=True))
+
+    def __str__(self) -> str:
+        low, high = self.quartiles
+        return f"{units.seconds(self.median)} ({units.seconds(low)} – {units.seconds(high)})"
+
+
+def seconds_of(call: Callable[[], object], times: int = 1) -> float:
+    """Mean seconds of a call over `times` in a row."""
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - start) / times
+
+
+def paired(calls: Mapping[str, Callable[[], object]], seconds: float = 2.0, settle: float = 0.0,
+           rounds: int | None = None) -> dict[str, Timing]:
+    """Time these calls, turn by turn, each called at least twice before.
+
+    Args:
+        calls: what to time, by name.
+        seconds: about how long to measure all together; `rounds` fixes the number of rounds instead.
+        settle: seconds to wait before each turn.
+    """
+    times = {}
+    for name, call in calls.items():
+        seconds_of(call)
+        times[name] = max(1, math.ceil(TURN / max(seconds_of(call), 1e-7)))
+    turns = {name: seconds_of(call, times[name]) * times[name] + settle for name, call in calls.items()}
+    count = rounds or min(max(int(seconds / sum(turns.values())), ROUNDS[0]), ROUNDS[1])
+    names = list(calls)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(count):
+        shift = number % len(names)
+        for name in names[shift:] + names[:shift]:
+            if settle:
+                time.sleep(settle)
+                calls[name]()
+            found[name].append(seconds_of(calls[name], times[name]))
+    return {name: Timing(tuple(samples)) for name, samples in found.items()}
