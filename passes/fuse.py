@@ -292,8 +292,8 @@ def _is_epilogue(body: Graph) -> bool:
             return False
         if node.op.kind is Kind.VIEW and (product.output in node.inputs or (node.op.name == "reshape" and node.inputs[0].type.size != 1)):
             return False
-    read_again = set(product.inputs) & {v for node in body.nodes[1:] for v in node.inputs}
-    return not read_again
+    others = {v for node in body.nodes[1:] for v in (*node.inputs, *node.outputs)}
+    return others.isdisjoint(product.inputs)  # what the product reads is neither made nor read again by what follows it
 
 
 def _body_name(nodes: tuple[Node, ...]) -> str:

@@ -1,7 +1,8 @@
 """Copy the operands that a kernel cannot take as they lie: the last pass before a program is made.
 
 Kernels take any strides in loop nests, but a matrix product needs one of an operand's last two axes packed, and kernels that work by position
-need packed operands of full shape. Where a view is neither, an explicit copy (`detach`, which is the identity) goes in between.
+need packed operands of full shape. Where a view is neither, an explicit copy (`detach`, which is the identity) goes in between. So it does
+where an input is to be overwritten with (a view of) an input that is overwritten too: `a, b = b, a`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,12 @@ class PackOperands:
                 if not _is_matrix(value, where[value]):
                     inputs[place] = copy(value)
             add(node if tuple(inputs) == node.inputs else replace(node, inputs=tuple(inputs)))
-        return graph if len(nodes) == len(graph.nodes) else graph.with_(nodes=tuple(nodes))
+        overwritten = {graph.inputs[place] for place in graph.donated.values()}
+        outputs = list(graph.outputs)
+        for number in graph.donated:
+            if where[outputs[number]].root in overwritten:
+                outputs[number] = copy(outputs[number])
+        return graph if len(nodes) == len(graph.nodes) else graph.with_(nodes=tuple(nodes), outputs=tuple(outputs))
 
     def _spread(self, node: Node, index: Value, add: object) -> Value:
         """The positions repeated to the full shape."""

@@ -63,7 +63,7 @@ def _target() -> tuple[Any, Any, Any]:
     flags.no_cfunc_wrapper = True
     flags.nrt = False
     flags.error_model = "numpy"
-    flags.fastmath = cpu.FastMathOptions({"contract"})
+    flags.fastmath = cpu.FastMathOptions(set())
     base = registry.cpu_target
     return base.typing_context, base.target_context.subtarget(_internal_codegen=_Codegen("tinytorch")), flags
 

@@ -98,7 +98,7 @@ class Program:
             for launch in emit_node(node, strides, aliases, self.threads):
                 if launch.extent:
                     found.append((launch, node, self._wire(launch, node.inputs, node.outputs)))
-        for number, value in enumerate(self.graph.outputs):
+        for number, value in sorted(enumerate(self.graph.outputs), key=lambda pair: pair[0] in self.graph.donated):  # read inputs before they go
             if not self._is_in_place(number, value) and value.type.size:
                 launch = emit_copy(value.type, self.layouts[value].strides, self.threads, Ref("input", 0), Ref("output", 0))
                 target = _Spot("input", self.graph.donated[number], 0) if number in self.graph.donated else _Spot("output", number, 0)

@@ -25,8 +25,9 @@ CORE = ROOTS[:4]
 LEVELS: list[set[str]] = [
     {"ir"},
     {"passes", "runtime", "frontends"},
+    {"look"},
     {"core"},
-    {"nn", "optim", "data", "text", "look"},
+    {"nn", "optim", "data", "text"},
     {"train", "profile", "bench", "quant", "prune", "generate"},
     {"cli", "course", "serve", "monitor"},
 ]
@@ -41,7 +42,7 @@ SILENT = HEAVY - {"ml_dtypes", "safetensors", "platformdirs"}  # what `import ti
 LOCAL_IMPORTS: dict[str, str] = {}
 
 # Files of more than 400 lines, each with its reason.
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {"tinytorch/tensor.py": "one class: a method for each thing that users write"}
 
 
 def module_name(path: Path) -> str:

@@ -62,7 +62,8 @@ def _gradients(graph: Any, position: int, operands: Sequence[Any], g: Any, wante
         result = inline(graph, operands)[position]
     made = {id(out): record for record in recorder.records for out in record.outputs}
     found = reverse([result], [g], lambda handle: made.get(id(handle)), frozenset(map(id, operands)))
-    return [found.get(id(operand)) if i in wanted else None for i, operand in enumerate(operands)]
+    # An operand that is given twice has one cotangent: the first place takes it.
+    return [found.pop(id(operand), None) if i in wanted else None for i, operand in enumerate(operands)]
 
 
 def attach_backward(entry: Any, leaves: Sequence[Any], old: Mapping[int, Any], outputs: Sequence[Tensor]) -> None:

@@ -15,14 +15,14 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tinytorch.frontends.trace import Trace, Tracer, is_traceable, trace as trace_function
-from tinytorch.frontends.tree import Tree, flatten
+from tinytorch.frontends.trace import TENSOR, Trace, Tracer, is_traceable, trace as trace_function
+from tinytorch.frontends.tree import LEAF, Tree, flatten
 from tinytorch.ir import Graph, Value, current
 from tinytorch.ir.errors import TracingError
 from tinytorch.ir.interp import Builder
@@ -80,13 +80,27 @@ class Entry:
 
     calls: dict[int, CompiledCall] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        from tinytorch.runtime.program import address_of  # the runtime is heavy: nobody compiles anything by importing us
+
+        self.address_of = address_of
+        self.differentiable = any(self.traced.needs_grad)
+        self.is_plain = self.traced.out_tree is LEAF and self.traced.out_static == (TENSOR,) and not self.traced.mutated and not self.traced.extra
+        self.seen = [(t, t.payload.shape, t.payload.dtype) for t in self.owners if isinstance(t, Tensor)]
+
     def call(self, position: int) -> CompiledCall:
         """What stands on the tape for the result at `position`."""
         return self.calls.setdefault(position, CompiledCall(self, position))
 
     def holds(self) -> bool:
-        """Whether gradients are there, or not there, as when it was traced."""
-        return all((tensor.grad is None) is empty for tensor, empty in self.guards)
+        """Whether tensors found elsewhere are of the types, and have gradients or none, as when it was traced."""
+        for tensor, empty in self.guards:
+            if (tensor.grad is None) is not empty:
+                return False
+        for tensor, shape, dtype in self.seen:
+            if tensor.payload.shape != shape or tensor.payload.dtype != dtype:
+                return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -115,8 +129,11 @@ class Compiled:
         if self._found is None:
             self._found = _Surroundings(self.function)
             self._modules = self._found.all_modules()
-        leaves, tree = flatten((args, kwargs) if kwargs else args)
-        key = self._key(leaves, tree)
+        leaves: Sequence[Any] = args
+        tree: Tree | int = len(args)  # of tensors and nothing else, which is the usual case
+        if kwargs or not all([isinstance(arg, (Tensor, np.ndarray)) for arg in args]):
+            leaves, tree = flatten((args, kwargs) if kwargs else args)
+        key = self._key(leaves, tree, self._static_leaves(args, kwargs) if self.static else ())
         for entry in self.entries.get(key, ()):
             if entry.holds():
                 return self._run(entry, leaves)
@@ -171,18 +188,20 @@ class Compiled:
 
     # -- calling -------------------------------------------------------------------------------------------------------
 
-    def _key(self, leaves: Sequence[Any], tree: Tree) -> Any:
-        parts = []
-        for leaf in leaves:
-            if isinstance(leaf, Tensor):
+    def _key(self, leaves: Sequence[Any], tree: Tree | int, fixed: Collection[int]) -> Any:
+        parts: list[Any] = []
+        for number, leaf in enumerate(leaves):
+            if fixed and number in fixed:
+                parts += (type(leaf), leaf)
+            elif isinstance(leaf, Tensor):
                 payload = leaf.payload
-                parts.append((payload.dtype, payload.shape, leaf.requires_grad))
+                parts += (payload.dtype, payload.shape, leaf.requires_grad)
             elif isinstance(leaf, np.ndarray):
-                parts.append((leaf.dtype, leaf.shape, False))
+                parts += (leaf.dtype, leaf.shape, False)
             elif type(leaf) is float:
                 parts.append(float)
             else:
-                parts.append((type(leaf), leaf))
+                parts += (type(leaf), leaf)
         key = (tree, tuple(parts), grad_mode.enabled, tuple([m.training for m in self._modules]))
         try:
             hash(key)
@@ -193,17 +212,23 @@ class Compiled:
 
     def _run(self, entry: Entry, leaves: Sequence[Any]) -> Any:
         tensors: list[Any] = [leaves[i] for i in entry.args]
-        tensors += [owner.owner.grad if type(owner) is GradOf else owner for owner in entry.owners]
+        if entry.owners:
+            tensors += [owner.owner.grad if type(owner) is GradOf else owner for owner in entry.owners]
         arrays = [t.payload if isinstance(t, Tensor) else t for t in tensors]
-        addresses = []
         for i, array in enumerate(arrays):
-            if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
-                arrays[i] = array = np.ascontiguousarray(np.asarray(array, np.float32 if type(array) is float else None))
-            addresses.append(array.__array_interface__["data"][0])
+            if type(array) is not np.ndarray or not array.flags.c_contiguous:
+                arrays[i] = np.asarray(array, np.float32 if type(array) is float else None, order="C")
         traced = entry.traced
-        differentiable = grad_mode.enabled and any(traced.needs_grad)
+        if traced.mutated:
+            _separate(entry, tensors, arrays)
+        differentiable = entry.differentiable and grad_mode.enabled
         old = {id(t): t.payload.copy() for t in traced.mutated} if differentiable else {}
-        results = entry.program.run(arrays, addresses)
+        results = entry.program.run(arrays, list(map(entry.address_of, arrays)))
+        if entry.is_plain and not differentiable:
+            return Tensor(results[0])
+        for i in entry.program.graph.donated.values() if traced.mutated else ():
+            if arrays[i] is not tensors[i].payload:
+                tensors[i].payload[...] = arrays[i]  # a strided tensor was updated in a copy
         count = len(results) - len(traced.mutated) - len(traced.extra)
         for owner in traced.mutated:
             owner.version += 1  # type: ignore[attr-defined]
@@ -270,6 +295,24 @@ class Compiled:
         return GradOf(whose) if whose is not None else owner if isinstance(owner, Tensor) else owner.payload
 
 
+def _separate(entry: Entry, tensors: Sequence[Any], arrays: list[Any]) -> None:
+    """Make sure that nothing else lies where the call is going to write: other operands there are copied."""
+    written = set(entry.program.graph.donated.values())
+    for i in written:
+        if not tensors[i].payload.flags.writeable:
+            raise ValueError(f"{entry.program.graph.name}: it overwrites a tensor {tensors[i].type} that is read-only; give it a copy")
+    spans = sorted((entry.address_of(array), array.nbytes, i) for i, array in enumerate(arrays))
+    end, last = 0, -1
+    for start, size, i in spans:
+        if start < end and size and (i in written or last in written):
+            if i in written and last in written:
+                raise TracingError(f"{entry.program.graph.name}: two tensors that it overwrites, {tensors[last].type} and {tensors[i].type}, share memory")
+            other = last if i in written else i
+            arrays[other] = arrays[other].copy()
+        if start + size > end:
+            end, last = start + size, i
+
+
 class _Grads:
     """Keeps `.grad` of parameters as they were while a function is traced, and finds the gradients it leaves behind."""
 
@@ -304,11 +347,15 @@ class _Surroundings:
     """The modules and optimisers that a function can see: in its closure, its globals, its `self`, its defaults."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        self._seen: set[int] = set()
         self.things = dict(self._visible(function))
 
     def _visible(self, function: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(function, Compiled):
             function = function.function
+        if id(function) in self._seen:
+            return
+        self._seen.add(id(function))
         if hasattr(function, "named_parameters"):
             yield "", function
             return

@@ -28,17 +28,59 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Tensor:
     return concat([as_tensor(t).unsqueeze(dim) for t in tensors], dim)
 
 
-def maximum(x: Any, y: Any) -> Tensor: return as_tensor(ops.maximum(x, y))
-def minimum(x: Any, y: Any) -> Tensor: return as_tensor(ops.minimum(x, y))
-def exp(x: Any) -> Tensor: return as_tensor(ops.exp(x))
-def log(x: Any) -> Tensor: return as_tensor(ops.log(x))
-def sqrt(x: Any) -> Tensor: return as_tensor(ops.sqrt(x))
-def abs(x: Any) -> Tensor: return as_tensor(ops.abs(x))
-def sin(x: Any) -> Tensor: return as_tensor(ops.sin(x))
-def cos(x: Any) -> Tensor: return as_tensor(ops.cos(x))
-def tanh(x: Any) -> Tensor: return as_tensor(ops.tanh(x))
-def sigmoid(x: Any) -> Tensor: return as_tensor(ops.sigmoid(x))
-def clip(x: Any, min: Any = None, max: Any = None) -> Tensor: return as_tensor(ops.clip(x, min, max))
+def maximum(x: Any, y: Any) -> Tensor:
+    """The greater of each pair; nan if either is."""
+    return as_tensor(ops.maximum(x, y))
+
+
+def minimum(x: Any, y: Any) -> Tensor:
+    """The lesser of each pair; nan if either is."""
+    return as_tensor(ops.minimum(x, y))
+
+
+def exp(x: Any) -> Tensor:
+    """eˣ."""
+    return as_tensor(ops.exp(x))
+
+
+def log(x: Any) -> Tensor:
+    """The natural logarithm."""
+    return as_tensor(ops.log(x))
+
+
+def sqrt(x: Any) -> Tensor:
+    """√x."""
+    return as_tensor(ops.sqrt(x))
+
+
+def abs(x: Any) -> Tensor:
+    """|x|."""
+    return as_tensor(ops.abs(x))
+
+
+def sin(x: Any) -> Tensor:
+    """The sine."""
+    return as_tensor(ops.sin(x))
+
+
+def cos(x: Any) -> Tensor:
+    """The cosine."""
+    return as_tensor(ops.cos(x))
+
+
+def tanh(x: Any) -> Tensor:
+    """The hyperbolic tangent."""
+    return as_tensor(ops.tanh(x))
+
+
+def sigmoid(x: Any) -> Tensor:
+    """1 / (1 + e⁻ˣ)."""
+    return as_tensor(ops.sigmoid(x))
+
+
+def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
+    """x kept within [min, max]; None leaves a side open."""
+    return as_tensor(ops.clip(x, min, max))
 
 
 def sum(x: Any, dim: Any = None, keepdim: bool = False) -> Tensor:

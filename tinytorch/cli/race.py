@@ -9,41 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from tinytorch import nn, optim
+from tinytorch import nn
 from tinytorch.autograd import no_grad
 from tinytorch.compile import compile
 from tinytorch.data import mnist_batches
-from tinytorch.nn import functional as F
 from tinytorch.random import manual_seed
 from tinytorch.tensor import Tensor
 
 BATCH = 64
 TURN = 0.1  # seconds
 Digits = tuple[np.ndarray, np.ndarray]
-
-
-def make_model(seed: int) -> nn.Sequential:
-    """An MLP 784-128-64-10 with the weights that belong to the seed."""
-    manual_seed(seed)
-    return nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
-
-
-def make_step(model: nn.Module, lr: float = 1e-3) -> Callable[[Any, Any], Any]:
-    """One step of training, as anybody would write it."""
-    optimizer = optim.Adam(model.parameters(), lr=lr)
-
-    def step(images: Any, labels: Any) -> Any:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step
 
 
 def batches(digits: Digits, epochs: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -94,15 +74,20 @@ class Runner:
         return self.seconds[0]
 
     @property
-    def per_step(self) -> float:
-        """Median seconds of a step after the first."""
-        return float(np.median(np.diff(self.seconds))) if len(self.seconds) > 1 else self.total
+    def rest(self) -> float:
+        """Seconds of all the other steps so far."""
+        return self.total - self.first if self.seconds else 0.0
+
+    def per_step(self, part: float = 0.5) -> float:
+        """Seconds of a step after the first: the median, or what the fastest `part` of them stay below."""
+        return float(np.quantile(np.diff(self.seconds), part)) if len(self.seconds) > 1 else self.total
 
 
-def make_runner(name: str, digits: Digits, epochs: int, seed: int) -> Runner:
-    """The side called "eager" or "compiled"."""
-    model = make_model(seed)
-    step = make_step(model)
+def make_runner(name: str, program: ModuleType, digits: Digits, epochs: int, seed: int) -> Runner:
+    """The side called "eager" or "compiled", of the demo's program (see `demo_program`)."""
+    manual_seed(seed)
+    model = program.MLP()
+    step = program.training_step(model)
     return Runner(name, model, compile(step) if name == "compiled" else step, batches(digits, epochs, seed))
 
 

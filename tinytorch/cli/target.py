@@ -62,7 +62,7 @@ def load_callable(text: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     place, colon, name = text.rpartition(":")
     if not colon or not name or not place:
         raise typer.BadParameter(f"{text!r}: expected FILE.ttg, file.py:name or module:name", param_hint="TARGET")
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    module = import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     if not hasattr(module, name):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise typer.BadParameter(f"{place} has no {name!r}; it has {', '.join(names) or 'no callables'}", param_hint="TARGET")
@@ -89,14 +89,16 @@ def _flat(examples: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(examples[0]) if len(examples) == 1 and isinstance(examples[0], (tuple, list)) else tuple(examples)
 
 
-def _import_file(path: Path) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
+    """Run a file of the user's as a module, with its folder on the path as `python file.py` has it."""
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {path}", param_hint="TARGET")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))  # as `python file.py` does
-    sys.modules[path.stem] = module
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.insert(0, folder)
+    sys.modules.setdefault(path.stem, module)
     spec.loader.exec_module(module)
     return module
 

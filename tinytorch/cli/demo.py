@@ -1,0 +1,199 @@
+"""`tito demo`: real digits, one model, every stage of the compiler to look at, and a race of eager against compiled."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from tinytorch.compile import trace
+from tinytorch.data import mnist
+from tinytorch.ir import Graph
+from tinytorch.look import terminal, units
+from tinytorch.runtime import build, pool
+
+from .demo_program import write_program
+from .race import BATCH, Digits, Runner, accuracy, make_runner, race
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ACCURACY = 0.9  # of the test digits, at least
+AGREEMENT = 0.02  # of the losses of both sides, step by step, at most; rounding grows over hundreds of steps
+FASTEST = 0.1
+BUSY = 0.75  # load of a core from which on times mean less
+EPOCHS = {False: 6, True: 2}  # of the small set, of the full one
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a demo found."""
+
+    train: int
+    test: int
+    graph: Graph
+    eager: Runner
+    compiled: Runner
+    accuracies: tuple[float, float]
+    kernels_compiled: int
+
+    @property
+    def difference(self) -> float:
+        """The greatest difference of the losses of the two sides."""
+        return float(np.max(np.abs(np.subtract(self.eager.losses, self.compiled.losses))))
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster a compiled step is, by the fastest tenth of the steps: neighbours disturb those least."""
+        return self.eager.per_step(FASTEST) / self.compiled.per_step(FASTEST)
+
+    def problems(self) -> list[str]:
+        """What is not as it must be: the reason why a demo fails."""
+        found = []
+        if not self.difference <= AGREEMENT:  # nan is a problem too
+            found.append(f"the losses differ by {self.difference:.3g}, more than {AGREEMENT}")
+        for name, right in zip(("eager", "compiled"), self.accuracies, strict=True):
+            if not right >= ACCURACY:
+                found.append(f"{name}: {100 * right:.1f} % of the test digits are right, expected at least {100 * ACCURACY:.0f} %")
+        return found
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path("tinytorch-demo"),
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times through the digits [dim](default: 6, with --full 2)[/dim].")] = None,
+    seed: Annotated[int, typer.Option(help="Of the weights and of the order of the digits.")] = 0,
+    full: Annotated[bool, typer.Option("--full", help="The full 60,000 digits, where they are found (see TINYTORCH_DATA).")] = False,
+) -> None:
+    """Train an MLP on real MNIST digits, eager and compiled, and look at every stage of the compiler.
+
+    Exit status 1 if the two do not learn the same, or not enough.
+    """
+    from rich.console import Console
+
+    began = time.perf_counter()
+    console = Console()
+    digits: tuple[Digits, Digits] = mnist("train", small=not full), mnist("test", small=not full)
+    _show_digits(console, digits)
+    program = write_program(out)
+    graph = _show_graph(console, program)
+    outcome = _train(console, program, graph, digits, epochs or EPOCHS[full], seed)
+    _show_outcome(console, outcome)
+    _save(console, outcome, out)
+    problems = outcome.problems()
+    for problem in problems:
+        console.print(f"[bold red]{problem}[/]")
+    console.print(f"\n[dim]{units.seconds(time.perf_counter() - began)} in all[/]", highlight=False)
+    raise typer.Exit(1 if problems else 0)
+
+
+def _heading(console: Console, number: int, title: str) -> None:
+    console.print()
+    console.rule(f"[bold cyan]{number}[/]  [bold]{title}", align="left", style="cyan")
+    console.print()
+
+
+def _show_digits(console: Console, digits: tuple[Digits, Digits]) -> None:
+    from rich.text import Text
+
+    (images, labels), (_, test) = digits
+    _heading(console, 1, "Real digits")
+    shown = [int(np.flatnonzero(labels == digit)[0]) for digit in (3, 1, 4, 5, 9)]
+    for line in zip(*(_drawn(images[i]) for i in shown), strict=True):
+        console.print(Text("  ".join(line)), no_wrap=True, overflow="crop")
+    console.print(f"MNIST: {len(labels):,} digits to learn from, {len(test):,} to be tested with", highlight=False)
+
+
+def _drawn(image: np.ndarray) -> list[str]:
+    """A digit in half blocks, 14 columns by 7 lines."""
+    dark = image.reshape(14, 2, 14, 2).mean((1, 3)) > 90
+    return ["".join(" ▀▄█"[up + 2 * down] for up, down in zip(*dark[row:row + 2], strict=True)) for row in range(0, 14, 2)]
+
+
+def _show_graph(console: Console, program: ModuleType) -> Graph:
+    from rich.padding import Padding
+    from rich.syntax import Syntax
+
+    _heading(console, 2, "The model, traced")
+    console.print(f"from {program.__file__}:\n", highlight=False, soft_wrap=True)
+    graph = trace(*program.example())
+    console.print(Padding(Syntax(_tight(str(graph)), "python", theme="ansi_dark", background_color="default", word_wrap=True), (0, 0, 1, 2)))
+    console.print(terminal.graph_table(graph))
+    return graph
+
+
+def _tight(text: str) -> str:
+    """The text of a graph with its comments close to the code."""
+    parts = [line.partition("  # ") for line in text.strip().splitlines()]
+    width = max(len(code.rstrip()) for code, mark, _ in parts if mark)
+    return "\n".join(f"{code.rstrip():<{width}}{mark}{comment.strip()}" if mark else code for code, mark, comment in parts)
+
+
+def _train(console: Console, program: ModuleType, graph: Graph, digits: tuple[Digits, Digits], epochs: int, seed: int) -> Outcome:
+    train, test = digits
+    eager, compiled = (make_runner(name, program, train, epochs, seed) for name in ("eager", "compiled"))
+    _heading(console, 3, "The training step, compiled")
+    console.print("forward, backward and Adam in one graph; what each pass did to it:\n")
+    before = build.stats().compiled
+    with console.status("tracing, optimising, compiling kernels"):
+        compiled.run(0.0)  # the first step compiles
+    built = build.stats().compiled - before
+    console.print(terminal.history_table(compiled.step.history, peak=True))  # type: ignore[attr-defined]
+    parts = ", ".join(f"{name} {units.seconds(seconds)}" for name, seconds in compiled.step.seconds.items())  # type: ignore[attr-defined]
+    console.print(f"first step {units.seconds(compiled.first)}: {parts}; {built} kernels compiled" + ("" if built else ": all were in the cache"), highlight=False)
+    _heading(console, 4, "Eager and compiled, side by side")
+    _race(console, eager, compiled, epochs * (len(train[1]) // BATCH))
+    return Outcome(len(train[1]), len(test[1]), graph, eager, compiled, (accuracy(eager.model, test), accuracy(compiled.model, test)), built)
+
+
+def _race(console: Console, eager: Runner, compiled: Runner, steps: int) -> None:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description:<9}"), BarColumn(34), TextColumn("{task.completed:>5}/{task.total} steps"),
+               TextColumn("loss {task.fields[loss]:.4f}"), TextColumn("{task.fields[clock]}"))
+    with Progress(*columns, console=console) as progress:
+        tasks = {r.name: progress.add_task(r.name, total=steps, loss=float("nan"), clock="") for r in (eager, compiled)}
+
+        def tell(runner: Runner) -> None:
+            loss = float(np.mean(runner.losses[-20:]))
+            progress.update(tasks[runner.name], completed=len(runner.losses), loss=loss, clock=units.seconds(runner.rest))
+
+        race([eager, compiled], tell)
+
+
+def _show_outcome(console: Console, outcome: Outcome) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    _heading(console, 5, "The outcome")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("", "first step", "the others", "median", "fastest tenth", "last loss", "digits right"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for runner, right in zip((outcome.eager, outcome.compiled), outcome.accuracies, strict=True):
+        table.add_row(runner.name, units.seconds(runner.first), units.seconds(runner.rest), units.seconds(runner.per_step()), units.seconds(runner.per_step(FASTEST)),
+                      f"{np.mean(runner.losses[-20:]):.4f}", f"{100 * right:.1f} %")
+    console.print(table)
+    console.print(f"a compiled step is [bold green]{outcome.speedup:.1f} times[/] as fast as an eager one (fastest tenth of each);\n"
+                  f"the losses of the {len(outcome.eager.losses)} steps differ by at most {outcome.difference:.1g}", highlight=False)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > BUSY * pool.available_cores():
+        console.print(f"[yellow]this machine is busy (load {load:.1f} on {pool.available_cores()} cores): the times vary, eager "
+                      "ones most, as NumPy's threads wait for each other[/]", highlight=False)
+
+
+def _save(console: Console, outcome: Outcome, out: Path) -> None:
+    from .demo_report import save
+
+    _heading(console, 6, "Every kernel of the step, and where to read on")
+    why = outcome.compiled.step.explain()  # type: ignore[attr-defined]
+    console.print(why)
+    with console.status("drawing"):
+        files = save(outcome, why, out)
+    console.print()
+    for what, path in files.items():
+        console.print(f"[bold]{what:12}[/] {path}", highlight=False, soft_wrap=True)
