@@ -1,10 +1,12 @@
 """Turn a Python function of tensors into a graph by running it once on stand-ins.
 
-Tensors and arrays among the arguments, however nested, become inputs; so do Python floats. Other Python values are static: they are seen as they
-are, and a caller that compiles keeps one graph for each. Loops unroll; a branch on a traced value is an error that shows the line.
+Tensors and arrays among the arguments, however nested, become inputs; so do Python floats. Other Python values are
+static: they are seen as they are, and a caller that compiles keeps one graph for each. Loops unroll; a branch on a
+traced value is an error that shows the line.
 
-A tensor that the function finds elsewhere (a parameter, a captured array) becomes a *bound* input that stays connected to its owner. One that
-the function overwrites (`p.copy_(…)`) is donated: its new value is one more output that is written in its place.
+A tensor that the function finds elsewhere (a parameter, a captured array) becomes a *bound* input that stays connected
+to its owner. One that the function overwrites (`p.copy_(…)`) is donated: its new value is one more output that is
+written in its place.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class Tracer(Builder):
 
 @dataclass(frozen=True)
 class Trace:
-    """A graph with what is needed to call it: how arguments go in, how results come out, and whom it reads and overwrites."""
+    """A graph with what is needed to call it: how arguments go in, how results come out,
+    and whom it reads and overwrites."""
 
     graph: Graph
     out_tree: Tree
@@ -89,12 +92,16 @@ def is_traceable(leaf: Any) -> bool:
 
 def leaf_type(leaf: Any) -> TensorType:
     """The type of the input that stands for a leaf."""
-    return leaf.type if isinstance(leaf, Operand) else TensorType.of(np.asarray(leaf, np.float32 if type(leaf) is float else None))
+    if isinstance(leaf, Operand):
+        return leaf.type
+    return TensorType.of(np.asarray(leaf, np.float32 if type(leaf) is float else None))
 
 
-def trace(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, *, handle: type[Operand] = Operand,
+def trace(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, *,
+          handle: type[Operand] = Operand,
           static: Sequence[str | int] = (), names: Mapping[int, str] | None = None, name: str | None = None,
-          after: Callable[[Tracer], Sequence[tuple[Any, Operand]]] | None = None, bind_keyword_only: bool = False) -> Trace:
+          after: Callable[[Tracer], Sequence[tuple[Any, Operand]]] | None = None,
+          bind_keyword_only: bool = False) -> Trace:
     """Run `function` once on stand-ins.
 
     Args:
@@ -105,10 +112,12 @@ def trace(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str
         after: called when the function has returned; gives (key, handle) pairs to return as further outputs.
         bind_keyword_only: arrays for keyword-only parameters become bound inputs, as the text of a graph shows them.
     Raises:
-        TracingError: the function branches on a traced value, or returns something that is not made of tensors and plain values.
+        TracingError: the function branches on a traced value, or returns something that is not made of tensors and
+        plain values.
     """
     tracer = Tracer(name or graph_name(function), handle, names or {})
-    bound_args, bound_kwargs = _stand_ins(tracer, function, args, dict(sorted((kwargs or {}).items())), frozenset(static), bind_keyword_only)
+    bound_args, bound_kwargs = _stand_ins(tracer, function, args, dict(sorted((kwargs or {}).items())),
+                                          frozenset(static), bind_keyword_only)
     with tracer:
         leaves, out_tree = flatten(function(*bound_args, **bound_kwargs))
         handles = [leaf for leaf in leaves if isinstance(leaf, Operand)]
@@ -139,8 +148,10 @@ def _stand_ins(tracer: Tracer, function: Callable[..., Any], args: Sequence[Any]
                static: frozenset[str | int], bind_keyword_only: bool) -> tuple[list[Any], dict[str, Any]]:
     labels = _parameters(function, len(args))
     only_keyword = _keyword_only(function) if bind_keyword_only else set()
-    new_args = [arg if i in static or labels[i] in static else _stand_in(tracer, arg, labels[i], False) for i, arg in enumerate(args)]
-    new_kwargs = {k: v if k in static else _stand_in(tracer, v, k, k in only_keyword and isinstance(v, np.ndarray)) for k, v in kwargs.items()}
+    new_args = [arg if i in static or labels[i] in static else _stand_in(tracer, arg, labels[i], False)
+                for i, arg in enumerate(args)]
+    new_kwargs = {k: v if k in static else _stand_in(tracer, v, k, k in only_keyword and isinstance(v, np.ndarray))
+                  for k, v in kwargs.items()}
     return new_args, new_kwargs
 
 

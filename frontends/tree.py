@@ -75,7 +75,8 @@ def _build(tree: Tree, leaves: Iterator[Any]) -> Any:
         return tree.kind(children)
     if hasattr(tree.kind, "_fields"):
         return tree.kind(*children)
-    return tree.kind(**dict(zip(tree.keys, children, strict=True))) if tree.kind is not dict else dict(zip(tree.keys, children, strict=True))
+    items = dict(zip(tree.keys, children, strict=True))
+    return items if tree.kind is dict else tree.kind(**items)
 
 
 def paths(tree: Tree, prefix: str = "") -> list[str]:
@@ -83,7 +84,8 @@ def paths(tree: Tree, prefix: str = "") -> list[str]:
     if tree.kind is None:
         return [prefix or "x"]
     keys = tree.keys or tuple(range(len(tree.children)))
-    return [path for key, child in zip(keys, tree.children, strict=False) for path in paths(child, f"{prefix}_{key}" if prefix else str(key))]
+    return [path for key, child in zip(keys, tree.children, strict=False)
+            for path in paths(child, f"{prefix}_{key}" if prefix else str(key))]
 
 
 def map_tree(function: Callable[[Any], Any], thing: Any) -> Any:

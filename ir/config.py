@@ -1,7 +1,8 @@
 """The few settings, read from the environment when they are asked for, so that a test or a notebook may change them.
 
-`TINYTORCH_DEBUG` 0 silent, 1 timings, 2 kernels, 3 graphs, 4 generated source · `TINYTORCH_VERIFY` 0 off, 1 on (default), 2 also run
-every pass differentially · `TINYTORCH_CACHE` kernel cache · `TINYTORCH_DATA` data sets · `TINYTORCH_THREADS` · `TINYTORCH_ISA`.
+`TINYTORCH_DEBUG` 0 silent, 1 timings, 2 kernels, 3 graphs, 4 generated source · `TINYTORCH_VERIFY` 0 off, 1 on
+(default), 2 also run every pass differentially · `TINYTORCH_CACHE` kernel cache · `TINYTORCH_DATA` data sets ·
+`TINYTORCH_THREADS` · `TINYTORCH_ISA`.
 """
 
 import os
@@ -18,7 +19,8 @@ def _integer(name: str, default: int, allowed: range) -> int:
     except ValueError:
         value = -1
     if value not in allowed:
-        raise SettingError(f"{name}={text!r}: expected an integer from {allowed.start} to {allowed.stop - 1}; unset it for {default}")
+        raise SettingError(f"{name}={text!r}: expected an integer from {allowed.start} to {allowed.stop - 1}; "
+                           f"unset it for {default}")
     return value
 
 

@@ -1,7 +1,8 @@
 """What a graph costs: floating point operations, transcendental calls, bytes read and written.
 
-FLOPs count every addition, multiplication, division, comparison or selection of one element as one (a fused multiply-add as two), and a
-transcendental call as `transcendentals`, not as FLOPs. Bytes are those that cross a kernel's border: views cost none.
+FLOPs count every addition, multiplication, division, comparison or selection of one element as one (a fused
+multiply-add as two), and a transcendental call as `transcendentals`, not as FLOPs. Bytes are those that cross a
+kernel's border: views cost none.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def node_cost(node: Node) -> Cost:
     if node.op.kind in (Kind.VIEW, Kind.SOURCE):
         return Cost()
     flops, transcendentals = _work(node)
-    return Cost(flops, transcendentals, sum(v.type.nbytes for v in dict.fromkeys(node.inputs)), sum(v.type.nbytes for v in node.outputs))
+    return Cost(flops, transcendentals, sum(v.type.nbytes for v in dict.fromkeys(node.inputs)),
+                sum(v.type.nbytes for v in node.outputs))
 
 
 def graph_cost(graph: Graph) -> Cost:

@@ -1,7 +1,8 @@
-"""The loop nest that a group of pointwise ops and reductions shares: what fusion asks for and the emitter fills with code.
+"""The loop nest that a group of pointwise ops and reductions shares: fusion asks for it, the emitter fills it.
 
-Each axis of each value belongs to a *loop* (axes of extent 1 to none). Two axes are the same loop if a pointwise op walks them together; loops
-are ordered as the axes are. A loop that a reduction folds is *reduced*. `find_domain` gives None where the group is no such nest.
+Each axis of each value belongs to a *loop* (axes of extent 1 to none). Two axes are the same loop if a pointwise op
+walks them together; loops are ordered as the axes are. A loop that a reduction folds is *reduced*. `find_domain` gives
+None where the group is no such nest.
 
     >>> from tinytorch.ir import Builder, f32, ops
     >>> build = Builder("softmax")
@@ -14,6 +15,7 @@ are ordered as the axes are. A loop that a reduction folds is *reduced*. `find_d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .graph import Graph, Node, Value
 from .op import Kind
@@ -23,7 +25,8 @@ Axis = tuple[Value, int]
 
 @dataclass(frozen=True)
 class Domain:
-    """Loops from the outermost to the innermost; `loops[value]` names the loop of each axis of a value (None for extent 1)."""
+    """Loops from the outermost to the innermost; `loops[value]` names the loop of each axis of a value
+    (None for extent 1)."""
 
     extents: tuple[int, ...]
     reduced: frozenset[int]
@@ -66,7 +69,10 @@ class _Union:
 
 
 def find_domain(body: Graph) -> Domain | None:
-    """The loop nest of `body`, or None if its axes do not line up in one (an axis would be walked twice, or in two orders)."""
+    """The loop nest of `body`, or None if its axes do not line up in one (an axis would be walked twice,
+    or in two orders), or some op is not of a kind that has one."""
+    if not all(map(is_loop_op, body.nodes)):
+        return None
     union = _Union()
     values = [*body.inputs, *(v for node in body.nodes for v in node.outputs)]
     folded = [axis for node in body.nodes for axis in _relate(union, node)]
@@ -120,9 +126,9 @@ def _order(union: _Union, values: list[Value]) -> list[Axis] | None:
             return None
         for root in roots:
             after.setdefault(root, set())
-        for first, second in zip(roots, roots[1:], strict=False):
+        for first, second in pairwise(roots):
             after[first].add(second)
-    waiting = {root: 0 for root in after}
+    waiting = dict.fromkeys(after, 0)
     for followers in after.values():
         for root in followers:
             waiting[root] += 1

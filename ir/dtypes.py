@@ -1,4 +1,4 @@
-"""The element types. `f32[64, 784]` is the type of a tensor; `as_dtype` takes what users write ("f32", np.float32, float).
+"""The element types. `f32[64, 784]` is the type of a tensor; `as_dtype` takes what users write.
 
 Promotion is NumPy's own (`np.result_type`, with Python scalars weak as in NEP 50), so there is no table here.
 f16 and bf16 are storage types: kernels compute in f32 and round when they store.
@@ -64,12 +64,12 @@ bool_ = DType("bool", np.dtype(np.bool_), "b")
 
 ALL = (f32, f64, f16, bf16, i8, u8, i16, i32, i64, bool_)
 _BY_KEY: dict[Any, DType] = {d.name: d for d in ALL} | {d.np: d for d in ALL}
-_BY_KEY |= {"float32": f32, "float64": f64, "float16": f16, "bfloat16": bf16, "int8": i8, "int16": i16, "int32": i32, "int64": i64,
-            "uint8": u8, float: f32, int: i64, bool: bool_}
+_BY_KEY |= {"float32": f32, "float64": f64, "float16": f16, "bfloat16": bf16, "int8": i8, "int16": i16, "int32": i32,
+            "int64": i64, "uint8": u8, float: f32, int: i64, bool: bool_}
 
 
 def as_dtype(spec: object) -> DType:
-    """The DType that `spec` names: a DType, "f32", "float32", np.float32, np.dtype, or Python's float (f32), int (i64), bool.
+    """The DType that `spec` names: a DType, "f32", "float32", np.float32, np.dtype, or float (f32), int (i64), bool.
 
     Raises:
         DTypeError: there is no such element type here.

@@ -1,6 +1,7 @@
 """Every error that tinytorch raises on purpose: it names the thing, says what was expected, and what to try.
 
-All derive from `TinyTorchError`, and from the built-in class that Python users would catch (`TypeError`, `ValueError`, `IndexError`).
+All derive from `TinyTorchError`, and from the built-in class that Python users would catch (`TypeError`, `ValueError`,
+`IndexError`).
 """
 
 

@@ -140,7 +140,8 @@ class Graph:
         if to_text(self, sources=False) != to_text(other, sources=False) or len(self.bound) != len(other.bound):
             return False
         pairs = zip(self.inputs, other.inputs, strict=True)
-        return all((a in self.bound) == (b in other.bound) and (a not in self.bound or _same_array(self.bound[a], other.bound[b])) for a, b in pairs)
+        return all((a in self.bound) == (b in other.bound)
+                   and (a not in self.bound or _same_array(self.bound[a], other.bound[b])) for a, b in pairs)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -195,19 +196,25 @@ class Graph:
         return to_svg(self)
 
     def to_html(self, path: str | Path | None = None, history: Sequence[Stage] | None = None) -> str:
-        """A self-contained page to read the graph in, and the stages that led to it; with `path`, also written there."""
+        """A self-contained page to read the graph in, and the stages that led to it;
+        with `path`, also written there."""
         from .show import to_html
 
         return to_html(self, path, history)
 
     def show(self, path: str | Path | None = None) -> Path:
-        """Write SVG and HTML into the folder `path` (a temporary one by default) and open the page where there is a display.
+        """Write SVG and HTML into the folder `path` (a temporary one by default) and open the page where there is a
+        display.
 
         In a notebook the page appears inline. Returns the path of the HTML file.
         """
         from .show import show
 
         return show(self, path)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """The program itself where IPython would print `repr`."""
+        printer.text(str(self))
 
     def _repr_html_(self) -> str:
         from .show import repr_html
@@ -258,7 +265,8 @@ def evaluate(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 def substitute(nodes: Iterable[Node], mapping: dict[Value, Value]) -> list[Node]:
     """`nodes` with their inputs replaced as `mapping` says."""
-    return [replace(n, inputs=tuple(mapping.get(v, v) for v in n.inputs)) if any(v in mapping for v in n.inputs) else n for n in nodes]
+    return [replace(n, inputs=tuple(mapping.get(v, v) for v in n.inputs)) if any(v in mapping for v in n.inputs) else n
+            for n in nodes]
 
 
 def _as_array(thing: Any) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The one door: every operation goes to the current interpreter of its thread.
 
-`Evaluate` computes at once with NumPy, `Builder` writes the operation down in a graph, `Recorder` does what the interpreter below it does
-and keeps a list. Operands are handles: an `Operand` holds either an array (eager) or a `Value` (traced), and its operators go through
-the door again, so that one gradient rule serves both.
+`Evaluate` computes at once with NumPy, `Builder` writes the operation down in a graph, `Recorder` does what the
+interpreter below it does and keeps a list. Operands are handles: an `Operand` holds either an array (eager) or a
+`Value` (traced), and its operators go through the door again, so that one gradient rule serves both.
 """
 
 from __future__ import annotations
@@ -110,10 +110,11 @@ class Operand:
 def _branch_message(type_: TensorType) -> str:
     source = user_source()
     where = f"\n    {source.file}:{source.line}, in {source.function}\n        {source.text}" if source else ""
-    return (f"Python cannot branch on a traced value ({type_}): while a function is traced its numbers are not known.{where}\n"
-            "  wrong:  if x.sum() > 0: y = a\n          else: y = b\n"
+    return (f"Python cannot branch on a traced value ({type_}): while a function is traced its numbers are not "
+            f"known.{where}\n  wrong:  if x.sum() > 0: y = a\n          else: y = b\n"
             "  right:  y = tt.where(x.sum() > 0, a, b)\n"
-            "Branch on shapes, dtypes or ordinary Python values as you like; mark a Python argument static to trace once for each of its values.")
+            "Branch on shapes, dtypes or ordinary Python values as you like; "
+            "mark a Python argument static to trace once for each of its values.")
 
 
 class Interpreter:
@@ -142,7 +143,8 @@ class Interpreter:
 
 
 class Evaluate(Interpreter):
-    """Compute at once, by each op's NumPy meaning. The handle class of the operands decides the handle class of the result."""
+    """Compute at once, by each op's NumPy meaning. The handle class of the operands decides the handle class of the
+    result."""
 
     def process(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         cls: type[Operand] = Operand
@@ -150,7 +152,8 @@ class Evaluate(Interpreter):
         for operand in operands:
             payload = operand.payload
             if type(payload) is Value:
-                raise TracingError(f"{op}: a traced value ({operand.type}) left the function it was traced in; return it instead of storing it")
+                raise TracingError(f"{op}: a traced value ({operand.type}) left the function it was traced in; "
+                                   "return it instead of storing it")
             arrays.append(payload)
             if type(operand) is not Operand:
                 cls = type(operand)
@@ -239,7 +242,8 @@ class Builder(Interpreter):
         results = tuple(self.handle.from_op(value, op, operands, attrs) for value in node.outputs)
         return results[0] if len(results) == 1 else results
 
-    def emit(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any], source: Source | None = None) -> tuple[Value, ...]:
+    def emit(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any],
+             source: Source | None = None) -> tuple[Value, ...]:
         """Write down one node directly on values."""
         node = make_node(op, inputs, attrs, source)
         self.nodes.append(node)
@@ -257,10 +261,11 @@ class Builder(Interpreter):
         array: np.ndarray = operand.payload
         if array.size <= MAX_INLINE:
             return self.emit(registry["constant"], (), constant_attrs(array))[0]
-        return self.input("constant", TensorType.of(array), bound=array).payload  # type: ignore[no-any-return]
+        return self.input("constant", TensorType.of(array), bound=array).payload
 
     def finish(self, outputs: Sequence[Any], donated: Mapping[int, Value] | None = None) -> Graph:
-        """The graph, with these handles as its outputs; `donated` says which inputs the outputs of these numbers overwrite."""
+        """The graph, with these handles as its outputs; `donated` says which inputs the outputs of these numbers
+        overwrite."""
         values = tuple(o.payload if type(o.payload) is Value else self.lift(o) for o in outputs)
         inputs = [v for v in self.inputs if v not in self.bound] + [v for v in self.inputs if v in self.bound]
         places = {value: number for number, value in enumerate(inputs)}
@@ -294,7 +299,7 @@ def make_node(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any], sourc
 
 def current() -> Interpreter:
     """The interpreter that the next operation of this thread goes to."""
-    return door.interpreter  # type: ignore[no-any-return]
+    return door.interpreter
 
 
 @contextmanager
@@ -317,7 +322,7 @@ def user_source() -> Source | None:
         file = frame.f_code.co_filename
         ours = _is_ours.get(file)
         if ours is None:
-            ours = _is_ours[file] = file.startswith(_OURS) or file.startswith("<frozen")
+            ours = _is_ours[file] = file.startswith((*_OURS, "<frozen"))
         if not ours:
             return Source(file, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back
@@ -326,6 +331,7 @@ def user_source() -> Source | None:
 
 Door.interpreter = Evaluate()
 
-# Eager code makes and drops large arrays all the time. Having freed one block of 16 MB (untouched, so it costs nothing), glibc's malloc keeps the
-# memory of smaller ones for the next, instead of handing it back to the system and taking page faults: a training step in half the time.
+# Eager code makes and drops large arrays all the time. Having freed one block of 16 MB (untouched, so it costs
+# nothing), glibc's malloc keeps the memory of smaller ones for the next, instead of handing it back to the system and
+# taking page faults: a training step in half the time.
 np.empty(1 << 24, np.uint8)

@@ -2,8 +2,9 @@
 
     layouts(graph)[value]       the value's root, its first element there, and its strides
 
-A view (`reshape`, `transpose`, `broadcast_to`, `slice`, `windows`) that strides can express owns nothing: it shares the root of its
-operand. All else is a root, packed in C order. A reshape of elements that do not lie in order cannot be strides: it copies, and is a root.
+A view (`reshape`, `transpose`, `broadcast_to`, `slice`, `windows`) that strides can express owns nothing: it shares the
+root of its operand. All else is a root, packed in C order. A reshape of elements that do not lie in order cannot be
+strides: it copies, and is a root.
 
     >>> from tinytorch.ir import Builder, f32, ops
     >>> from tinytorch.ir.layout import layouts
@@ -26,7 +27,8 @@ from .types import Shape, row_major_strides
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the elements of a value lie: at `root`, from element `offset` on, `strides` elements apart along each axis."""
+    """Where the elements of a value lie: at `root`, from element `offset` on,
+    `strides` elements apart along each axis."""
 
     root: Value
     offset: int

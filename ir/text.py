@@ -1,7 +1,7 @@
 """A graph as Python text, and back.
 
-`to_text` prints a function that can be pasted into a file, run, and traced again to the same graph. `from_text` reads such text as data,
-by Python's own parser, and executes nothing.
+`to_text` prints a function that can be pasted into a file, run, and traced again to the same graph. `from_text` reads
+such text as data, by Python's own parser, and executes nothing.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def _function(graph: Graph, name: str, bodies: Mapping[int, str], sources: bool)
 
 
 def to_text(graph: Graph, sources: bool = True) -> str:
-    """The graph as a Python function, with types (and the user's lines) in the margin; the bodies of fused nodes stand before it."""
+    """The graph as a Python function, with types (and the user's lines) in the margin;
+    the bodies of fused nodes stand before it."""
     bodies: dict[int, str] = {}
     printed: dict[str, str] = {}
     parts = [HEADER]
@@ -165,8 +166,10 @@ class _Reader:
         self.values: dict[str, Value] = {}
 
     def function(self, tree: ast.FunctionDef) -> Graph:
-        if tree.args.posonlyargs or tree.args.vararg or tree.args.kwarg or tree.args.defaults or any(tree.args.kw_defaults):
-            raise FormatError(f"line {tree.lineno}: {tree.name} must have plain parameters without defaults; those after * are bound")
+        args = tree.args
+        if args.posonlyargs or args.vararg or args.kwarg or args.defaults or any(args.kw_defaults):
+            raise FormatError(f"line {tree.lineno}: {tree.name} must have plain parameters without defaults; "
+                              "those after * are bound")
         inputs = [self.parameter(a) for a in tree.args.args]
         extra = [self.parameter(a) for a in tree.args.kwonlyargs]
         bound = {v: self.bound[v.hint] for v in extra if v.hint in self.bound}
@@ -179,7 +182,8 @@ class _Reader:
         donated: dict[int, int] = {}
         for decorator in tree.decorator_list:
             if not (isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "donates"):
-                raise FormatError(f"line {decorator.lineno}: expected @donates(input=output), found @{ast.unparse(decorator):.60}")
+                raise FormatError(f"line {decorator.lineno}: expected @donates(input=output), "
+                                  f"found @{ast.unparse(decorator):.60}")
             donated |= {ast.literal_eval(k.value): order.index(self.values[str(k.arg)]) for k in decorator.keywords}
         return Graph(tree.name, order, tuple(nodes), tuple(outputs), bound, dict(sorted(donated.items())))
 
@@ -194,7 +198,8 @@ class _Reader:
                 raise FormatError("extents are integers ≥ 0")
             value = Value(TensorType(as_dtype(note.value.id), shape), argument.arg)
         except (TinyTorchError, ValueError) as error:
-            raise FormatError(f"line {argument.lineno}: parameter {argument.arg}: {ast.unparse(note)}: {error}") from None
+            raise FormatError(
+                f"line {argument.lineno}: parameter {argument.arg}: {ast.unparse(note)}: {error}") from None
         self.values[argument.arg] = value
         return value
 
@@ -210,8 +215,10 @@ class _Reader:
 
     def assignment(self, tree: ast.Assign) -> Node:
         call, target = tree.value, tree.targets[0]
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and len(tree.targets) == 1 and all(k.arg for k in call.keywords)):
-            raise FormatError(f"line {tree.lineno}: expected `name = op(values, attribute=…)`, found {ast.unparse(tree):.60}")
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and len(tree.targets) == 1
+                and all(k.arg for k in call.keywords)):
+            raise FormatError(f"line {tree.lineno}: expected `name = op(values, attribute=…)`, "
+                              f"found {ast.unparse(tree):.60}")
         inputs = tuple(self.value(a) for a in call.args)
         attrs = {str(k.arg): self.attribute(k.value) for k in call.keywords}
         try:
@@ -242,4 +249,5 @@ def _literal(tree: ast.expr) -> Any:
     try:
         return ast.literal_eval(tree)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise FormatError(f"line {tree.lineno}: {ast.unparse(tree):.60} is not a literal or a function defined above") from None
+        raise FormatError(
+            f"line {tree.lineno}: {ast.unparse(tree):.60} is not a literal or a function defined above") from None

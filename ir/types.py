@@ -56,8 +56,8 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
         return np.broadcast_shapes(*shapes)
     except ValueError:
         shown = " and ".join(str(shape) for shape in shapes)
-        raise ShapeError(f"shapes {shown} do not broadcast: aligned at the right, two extents must be equal or one of them 1; "
-                         "reshape or insert axes of extent 1") from None
+        raise ShapeError(f"shapes {shown} do not broadcast: aligned at the right, "
+                         "two extents must be equal or one of them 1; reshape or insert axes of extent 1") from None
 
 
 def normalize_axis(axis: int, ndim: int) -> int:

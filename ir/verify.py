@@ -1,6 +1,7 @@
 """Check that a graph keeps the rules of the language: every type rule is run again.
 
-    verify(graph)      returns the graph, or raises VerifyError showing the program around the fault and the user's own line
+    verify(graph)      returns the graph, or raises VerifyError, which shows the program around the fault
+                       and the user's own line
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def verify(graph: Graph) -> Graph:
         _define(graph, known, value, None)
         array = graph.bound.get(value)
         if array is not None and TensorType.of(array) != value.type:
-            raise VerifyError(f"{graph.name}: input {graph.names[value]} is {value.type}, it is bound to an array of type {TensorType.of(array)}")
+            raise VerifyError(f"{graph.name}: input {graph.names[value]} is {value.type}, "
+                              f"it is bound to an array of type {TensorType.of(array)}")
     for node in graph.nodes:
         _verify_node(graph, known, node)
     for value in graph.outputs:
@@ -45,7 +47,8 @@ def _define(graph: Graph, known: set[Value], value: Value, node: Node | None) ->
 def _verify_node(graph: Graph, known: set[Value], node: Node) -> None:
     for value in node.inputs:
         if value not in known:
-            raise VerifyError(f"{graph.name}: {node.op} uses {value.hint}: {value.type} before it is made" + _around(graph, node))
+            raise VerifyError(f"{graph.name}: {node.op} uses {value.hint}: {value.type} before it is made"
+                              + _around(graph, node))
     try:
         types = node.op.infer(*(v.type for v in node.inputs), **node.attrs)
     except Exception as error:  # a type rule may stumble over whatever a broken graph holds
@@ -63,7 +66,8 @@ def _verify_node(graph: Graph, known: set[Value], node: Node) -> None:
 def _verify_donations(graph: Graph) -> None:
     for output, place in graph.donated.items():
         if not (0 <= output < len(graph.outputs) and 0 <= place < len(graph.inputs)):
-            raise VerifyError(f"{graph.name}: output {output} overwrites input {place}, there are {len(graph.outputs)} and {len(graph.inputs)}")
+            raise VerifyError(f"{graph.name}: output {output} overwrites input {place}, "
+                              f"there are {len(graph.outputs)} and {len(graph.inputs)}")
         if graph.outputs[output].type != graph.inputs[place].type:
             raise VerifyError(f"{graph.name}: output {output} ({graph.outputs[output].type}) cannot overwrite input "
                               f"{graph.names[graph.inputs[place]]} ({graph.inputs[place].type})")

@@ -18,6 +18,7 @@ from .rewrite import By, Rule, Table, rewrite
 from .simplify import Simplify
 
 __all__ = [
-    "AssignLayout", "By", "Differentiate", "ExpandComposites", "FoldConstants", "Fuse", "History", "MergeCommon", "PackOperands", "Pass", "Pipeline", "RemoveDead", "Rule",
-    "Simplify", "Stage", "Table", "check_same_meaning", "find_culprit", "launches", "plan_memory", "reverse", "rewrite",
+    "AssignLayout", "By", "Differentiate", "ExpandComposites", "FoldConstants", "Fuse", "History", "MergeCommon",
+    "PackOperands", "Pass", "Pipeline", "RemoveDead", "Rule", "Simplify", "Stage", "Table", "check_same_meaning",
+    "find_culprit", "launches", "plan_memory", "reverse", "rewrite",
 ]

@@ -1,9 +1,10 @@
-"""Let matrix products read their operands the way they lie: transposes become flags, stacks of matrices become tall ones.
+"""Let matrix products read their operands the way they lie: transposes become flags, stacks become tall matrices.
 
     AssignLayout()(graph)
 
-A product packs its operands anyway, so reading one the other way round is free, while a transpose that must be stored is a pass over memory.
-A stack of matrices times one matrix is one product of all rows, and the gradient of that matrix is one product instead of a sum of many.
+A product packs its operands anyway, so reading one the other way round is free, while a transpose that must be stored
+is a pass over memory. A stack of matrices times one matrix is one product of all rows, and the gradient of that matrix
+is one product instead of a sum of many.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def _swaps_last(node: Node) -> bool:
 
 
 def _turned(value: Value, edit: Edit) -> Any:
-    """x, if `value` is the transpose of x over the last two axes, perhaps with the axes before them reshaped; None if not."""
+    """x, if `value` is the transpose of x over the last two axes, perhaps with the axes before them reshaped;
+    None if not."""
     node = edit.producer.get(value)
     if node is None:
         return None
@@ -69,7 +71,8 @@ def _write_turned(node: Node, edit: Edit) -> Any:
 
 def _rows_of_stack(node: Node, edit: Edit) -> Any:
     x, y = node.inputs
-    if len(x.shape) < 3 or math.prod(y.shape[:-2]) != 1 or len(y.shape) > len(x.shape) or node.attrs["transpose_x"] or math.prod(x.shape[:-2]) == 1:
+    if (len(x.shape) < 3 or math.prod(y.shape[:-2]) != 1 or len(y.shape) > len(x.shape)
+            or node.attrs["transpose_x"] or math.prod(x.shape[:-2]) == 1):
         return None
     below = edit.producer.get(x)
     if below is not None and below.op.kind is Kind.VIEW and below.op is not ops.reshape:
@@ -81,7 +84,8 @@ def _rows_of_stack(node: Node, edit: Edit) -> Any:
 def _sum_of_stack(node: Node, edit: Edit) -> Any:
     product = edit.producer.get(node.inputs[0])
     batch = tuple(range(len(node.inputs[0].shape) - 2))
-    if product is None or product.op is not ops.matmul or edit.is_shared(node.inputs[0]) or not batch or node.attrs["axis"] != batch:
+    if (product is None or product.op is not ops.matmul or edit.is_shared(node.inputs[0])
+            or not batch or node.attrs["axis"] != batch):
         return None
     x, y = product.inputs
     if x.shape[:-2] != y.shape[:-2] or not product.attrs["transpose_x"] or product.attrs["transpose_y"]:

@@ -1,8 +1,9 @@
 """Reverse-mode differentiation: of records (the eager tape), and of graphs (`Differentiate`, a pass).
 
-`reverse` walks records backwards and asks each op's `vjp` for the cotangents of its operands. Rules are written in ops, so they run through
-the door like anything else: eagerly, traced, or recorded again for second order. The engine sums over broadcast axes, casts and
-accumulates, once, here (Griewank and Walther, "Evaluating Derivatives", 2008, chapter 3).
+`reverse` walks records backwards and asks each op's `vjp` for the cotangents of its operands. Rules are written in ops,
+so they run through the door like anything else: eagerly, traced, or recorded again for second order. The engine sums
+over broadcast axes, casts and accumulates, once, here (Griewank and Walther, "Evaluating Derivatives", 2008,
+chapter 3).
 
     >>> from tinytorch.ir import Builder, f32, ops
     >>> build = Builder("square")
@@ -58,7 +59,8 @@ def pull_back(record: Record, grads: Sequence[Any]) -> Sequence[Any]:
         return op.vjp(grads[0], record.outputs[0], *record.operands, **record.attrs)
     if op.expand is not None or op.kind is Kind.FUSED:
         return _through_expansion(record, grads)
-    raise GradientError(f"{op}: this op has no gradient ({op.doc}); detach its result, or write it in ops that have one")
+    raise GradientError(
+        f"{op}: this op has no gradient ({op.doc}); detach its result, or write it in ops that have one")
 
 
 def _through_expansion(record: Record, grads: Sequence[Any]) -> Sequence[Any]:
@@ -66,7 +68,7 @@ def _through_expansion(record: Record, grads: Sequence[Any]) -> Sequence[Any]:
     recorder = Recorder()
     with recorder:
         if record.op.kind is Kind.FUSED:
-            results = inline(record.attrs["body"], record.operands)
+            results: Sequence[Any] = inline(record.attrs["body"], record.operands)
         else:
             assert record.op.expand is not None
             result = record.op.expand(*record.operands, **record.attrs)
@@ -75,7 +77,8 @@ def _through_expansion(record: Record, grads: Sequence[Any]) -> Sequence[Any]:
     given = [(out, g) for out, g in zip(results, grads, strict=True) if g is not None]
     stop = frozenset(id(operand) for operand in record.operands)
     found = reverse([out for out, _ in given], [g for _, g in given], lambda handle: made.get(id(handle)), stop)
-    return [found.pop(id(operand), None) for operand in record.operands]  # once each: attention(x, x, x) has one operand
+    # once each: attention(x, x, x) has one operand
+    return [found.pop(id(operand), None) for operand in record.operands]
 
 
 def _latest_first(outputs: Iterable[Any], record_of: RecordOf, stop: frozenset[int]) -> list[Record]:
@@ -110,7 +113,8 @@ def _accumulate(found: dict[int, Any], operand: Any, grad: Any) -> None:
 
 
 def sum_to(grad: Any, operand: Any) -> Any:
-    """`grad` with the shape and dtype of `operand`: summed over the axes along which the operand was broadcast, or repeated."""
+    """`grad` with the shape and dtype of `operand`: summed over the axes along which the operand was broadcast,
+    or repeated."""
     if grad.dtype is not operand.dtype:
         grad = ops.cast(grad, operand.dtype)
     if grad.shape == operand.shape:
@@ -137,7 +141,7 @@ def inline(graph: Graph, operands: Sequence[Any]) -> list[Any]:
 
 @dataclass(frozen=True)
 class Differentiate:
-    """Graph → graph that returns the gradients of its first output (a single number) with respect to its floating point inputs.
+    """Graph → graph that returns the gradients of its first output, a single number, one for each floating input.
 
     Args:
         wrt: numbers of the inputs to differentiate by; None for all that are floating point.
@@ -156,8 +160,8 @@ class Differentiate:
             with recorder:
                 outputs = inline(graph, inputs)
             if outputs[0].shape != () or not outputs[0].dtype.is_float:
-                raise GradientError(f"{graph.name}: gradients start from one floating point number, its first output is {outputs[0].type}; "
-                                    "return a sum or a mean")
+                raise GradientError(f"{graph.name}: gradients start from one floating point number, "
+                                    f"its first output is {outputs[0].type}; return a sum or a mean")
             made: Mapping[int, Record] = {id(out): record for record in recorder.records for out in record.outputs}
             found = reverse(outputs[:1], [ops.constant(1.0, outputs[0].dtype)], lambda handle: made.get(id(handle)))
             wrt = [i for i, x in enumerate(inputs) if x.dtype.is_float] if self.wrt is None else self.wrt

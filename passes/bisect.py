@@ -1,11 +1,11 @@
 """Find the pass that changed a result.
 
-    stage = find_culprit(pipeline, graph, (x, y))                       # compare with the graph as it was given, on these inputs
-    stage = find_culprit(pipeline, graph, is_wrong=lambda g: ...)       # or decide yourself
+    stage = find_culprit(pipeline, graph, (x, y))                    # on these inputs, against the graph as it was
+    stage = find_culprit(pipeline, graph, is_wrong=lambda g: ...)    # or decide yourself
     print(stage.name, stage.graph)                                      # None: no pass did
 
-Passes are run one after the other, and the graph is tried after each: a later pass may hide what an earlier one broke, so the search is
-not by halves.
+Passes are run one after the other, and the graph is tried after each: a later pass may hide what an earlier one broke,
+so the search is not by halves.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .compare import compare_results, random_inputs, results
 from .pipeline import Pipeline, Stage, apply, name_of
 
 
-def find_culprit(pipeline: Pipeline, graph: Graph, inputs: Sequence[np.ndarray] | None = None, *, is_wrong: Callable[[Graph], bool] | None = None,
-                 tolerance: float | None = None) -> Stage | None:
+def find_culprit(pipeline: Pipeline, graph: Graph, inputs: Sequence[np.ndarray] | None = None, *,
+                 is_wrong: Callable[[Graph], bool] | None = None, tolerance: float | None = None) -> Stage | None:
     """The first stage of `pipeline` on `graph` whose graph is wrong; None if none is.
 
     Args:
@@ -46,7 +46,8 @@ def find_culprit(pipeline: Pipeline, graph: Graph, inputs: Sequence[np.ndarray] 
     return None
 
 
-def _differs_from(graph: Graph, inputs: Sequence[np.ndarray] | None, tolerance: float | None) -> Callable[[Graph], bool]:
+def _differs_from(graph: Graph, inputs: Sequence[np.ndarray] | None,
+                  tolerance: float | None) -> Callable[[Graph], bool]:
     arrays: list[Any] = list(inputs) if inputs is not None else random_inputs(graph, np.random.default_rng(0))
     expected = results(graph, arrays)
 

@@ -1,7 +1,7 @@
 """Open ops that are made of simpler ones: softmax becomes max, sub, exp, sum and div.
 
-`ExpandComposites()` opens all of them, those inside others too, and conv2d; `only` or `keep` choose by name. The new nodes keep the
-user's line.
+`ExpandComposites()` opens all of them, those inside others too, and conv2d; `only` or `keep` choose by name. The new
+nodes keep the user's line.
 
     ExpandComposites(keep=("layer_norm",))(graph)
     ExpandComposites(only=("softmax",))(graph)
@@ -18,7 +18,8 @@ from tinytorch.ir import Builder, Graph, Node, Op, Operand, Source, Value
 
 @dataclass(frozen=True)
 class ExpandComposites:
-    """Every op that has an expansion in its place; `only` names those to open (None: all), `keep` those to leave whole."""
+    """Every op that has an expansion in its place; `only` names those to open (None: all),
+    `keep` those to leave whole."""
 
     only: tuple[str, ...] | None = None
     keep: tuple[str, ...] = ()
@@ -31,8 +32,8 @@ class ExpandComposites:
         with build:
             for node in graph.nodes:
                 build.add(node, same)
-        return graph.with_(inputs=(*graph.inputs, *build.inputs), nodes=tuple(build.nodes), bound={**graph.bound, **build.bound},
-                           outputs=tuple(same.get(v, v) for v in graph.outputs))
+        return graph.with_(inputs=(*graph.inputs, *build.inputs), nodes=tuple(build.nodes),
+                           bound={**graph.bound, **build.bound}, outputs=tuple(same.get(v, v) for v in graph.outputs))
 
     def opens(self, op: Op) -> bool:
         """Whether this op is to be opened."""
@@ -71,5 +72,6 @@ class _Opening(Builder):
         handles = tuple(map(Operand, values))
         return handles[0] if len(handles) == 1 else handles
 
-    def emit(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any], source: Source | None = None) -> tuple[Value, ...]:
+    def emit(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any],
+             source: Source | None = None) -> tuple[Value, ...]:
         return super().emit(op, inputs, attrs, source or self.source)

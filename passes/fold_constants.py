@@ -2,9 +2,10 @@
 
     FoldConstants()(graph)
 
-Known are literals, `iota`, and bound inputs whose array is read-only (parameters that may still be trained are writeable, and so are left alone; mark
-frozen ones with `array.flags.writeable = False`). A known result of at most 16 elements becomes a literal; a bigger one becomes a
-bound input, but only if it takes no more memory than the bound inputs it comes from: `broadcast_to(0, (4096, 4096))` stays as it is.
+Known are literals, `iota`, and bound inputs whose array is read-only (parameters that may still be trained are
+writeable, and so are left alone; mark frozen ones with `array.flags.writeable = False`). A known result of at most 16
+elements becomes a literal; a bigger one becomes a bound input, but only if it takes no more memory than the bound
+inputs it comes from: `broadcast_to(0, (4096, 4096))` stays as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from .remove_dead import RemoveDead
 
 @dataclass(frozen=True)
 class FoldConstants:
-    """Literals and bound arrays in place of nodes that depend on nothing else; `limit` is the most bytes of an array to look at."""
+    """Literals and bound arrays in place of nodes that depend on nothing else;
+    `limit` is the most bytes of an array to look at."""
 
     limit: int = 1 << 20
 
@@ -41,7 +43,8 @@ class FoldConstants:
                     extra[node.output] = frozen(array)
             elif any(value in needed for value in node.outputs):
                 nodes.append(node)
-        return RemoveDead()(graph.with_(inputs=(*graph.inputs, *extra), nodes=tuple(nodes), bound={**graph.bound, **extra}))
+        return RemoveDead()(graph.with_(inputs=(*graph.inputs, *extra), nodes=tuple(nodes),
+                                        bound={**graph.bound, **extra}))
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
@@ -88,7 +91,8 @@ class _Known:
             return False
         if node.output.type.size <= MAX_INLINE:
             return True
-        return node.op.kind is not Kind.VIEW and node.output.type.nbytes <= sum(v.type.nbytes for v in self.sources[node.output])
+        known = sum(v.type.nbytes for v in self.sources[node.output])
+        return node.op.kind is not Kind.VIEW and node.output.type.nbytes <= known
 
 
 def _needed(graph: Graph, known: _Known) -> tuple[set[Value], set[Value]]:

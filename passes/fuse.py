@@ -2,7 +2,8 @@
 
 Nodes are visited by the size of their results, the biggest first, and from the last to the first. One whose results all go to groups that can
 take it in joins them (two groups that share it become one), if the union still is one loop nest (`tinytorch.ir.domain`), or one
-product with a pointwise epilogue, and if no path leaves it and comes back. Scalar literals, counters and views that only add or drop axes of extent 1 are copied into every group that reads them.
+product with a pointwise epilogue, and if no path leaves it and comes back. Scalar literals, counters and views that only add or drop axes of
+extent 1 are copied into every group that reads them.
 
     pointwise   every result varies over all loops
     reduce      all reductions fold the same loops; a result varies over all loops, or over those that are kept
@@ -51,8 +52,9 @@ class _Fusion:
         self.groups = [_Group([i], self._own_style(node)) for i, node in enumerate(graph.nodes)]
         candidates = [i for i, group in enumerate(self.groups) if group.style is not None]
         candidates.sort(key=lambda i: (max(v.type.size for v in self.nodes[i].outputs), i), reverse=True)
-        while any([self._try(i) for i in candidates]):  # a join may make way for another
-            pass
+        joined = True
+        while joined:  # a join may make way for another
+            joined = sum(self._try(i) for i in candidates) > 0
 
     def _own_style(self, node: Node) -> str | None:
         if node.op is ops.matmul:

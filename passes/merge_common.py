@@ -1,7 +1,8 @@
-"""Compute equal things once: nodes with the same op, operands and attributes become one (common subexpression elimination).
+"""Compute equal things once (common subexpression elimination): nodes with the same op, operands, attributes are one.
 
-Operands of commutative ops may come in either order. Random numbers are functions of their key, so they merge as well. Bound inputs that
-are the same memory become one too; those that are overwritten stay apart. What is left without readers is for `RemoveDead`.
+Operands of commutative ops may come in either order. Random numbers are functions of their key, so they merge as well.
+Bound inputs that are the same memory become one too; those that are overwritten stay apart. What is left without
+readers is for `RemoveDead`.
 
     MergeCommon()(graph)
 """
@@ -46,7 +47,8 @@ def key(node: Node) -> Hashable:
 
 
 def freeze(value: Any) -> Hashable:
-    """An attribute as a key: 0.0 and -0.0 differ, nan equals itself, 1 and 1.0 and True differ, graphs are compared by identity."""
+    """An attribute as a key: 0.0 and -0.0 differ, nan equals itself, 1 and 1.0 and True differ,
+    graphs are compared by identity."""
     if isinstance(value, tuple):
         return tuple(map(freeze, value))
     if isinstance(value, float):

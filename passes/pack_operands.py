@@ -13,7 +13,8 @@ from tinytorch.ir import Graph, Kind, Node, Value, ops
 from tinytorch.ir.interp import make_node
 from tinytorch.ir.layout import Layout, packed, view_strides
 
-PACKED = {ops.take: (0, 1), ops.scatter_add: (1, 2), ops.take_along: (0, 1), ops.put_along: (1, 2), ops.cumsum: (0,), ops.argmax: (0,), ops.argmin: (0,)}
+PACKED = {ops.take: (0, 1), ops.scatter_add: (1, 2), ops.take_along: (0, 1), ops.put_along: (1, 2),
+          ops.cumsum: (0,), ops.argmax: (0,), ops.argmin: (0,)}
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@
     graph = pipeline(graph)                   # a pipeline is a pass
     graph, history = pipeline.run(graph)      # history[2].graph is the graph after the second pass
 
-A pass is a function from graph to graph, written as a frozen dataclass whose fields are its options. What every pass must hold is
-checked here and nowhere else: `TINYTORCH_VERIFY=1` (the default) reruns all type rules after each pass, `2` also evaluates the old and
-the new graph on random inputs and compares. An error names the pass and shows the graph.
+A pass is a function from graph to graph, written as a frozen dataclass whose fields are its options. What every pass
+must hold is checked here and nowhere else: `TINYTORCH_VERIFY=1` (the default) reruns all type rules after each pass,
+`2` also evaluates the old and the new graph on random inputs and compares. An error names the pass and shows the graph.
 
     >>> from tinytorch.ir import Builder, f32
     >>> build = Builder()
@@ -49,8 +49,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Row:
-    """What a stage amounts to. `kernels` counts the nodes that launch one (views and sources do not), `bytes` is what they read
-    and write, `peak` the arena the memory planner needs, if it was asked."""
+    """What a stage amounts to. `kernels` counts the nodes that launch one (views and sources do not), `bytes` is what
+    they read and write, `peak` the arena the memory planner needs, if it was asked."""
 
     name: str
     seconds: float
@@ -82,8 +82,8 @@ class History(tuple[Stage, ...]):
 
 def _row(stage: Stage, peak: bool) -> Row:
     cost = graph_cost(stage.graph)
-    return Row(stage.name, stage.seconds, len(stage.graph.nodes), launches(stage.graph), cost.flops, cost.transcendentals, cost.bytes,
-               plan_memory(stage.graph).size if peak else None)
+    return Row(stage.name, stage.seconds, len(stage.graph.nodes), launches(stage.graph), cost.flops,
+               cost.transcendentals, cost.bytes, plan_memory(stage.graph).size if peak else None)
 
 
 def launches(graph: Graph) -> int:
@@ -142,7 +142,8 @@ def apply(step: Pass, graph: Graph) -> Graph:
             raise PassError(f"a pass gives a Graph, this one gave {result!r:.80}")
         return result
     except Exception as error:
-        raise PassError(f"{name_of(step)} failed on {graph!r}: {type(error).__name__}: {error}\n{excerpt(graph)}") from error
+        raise PassError(
+            f"{name_of(step)} failed on {graph!r}: {type(error).__name__}: {error}\n{excerpt(graph)}") from error
 
 
 def _step(step: Pass, before: Graph, level: int) -> Stage:
@@ -167,6 +168,7 @@ def _check(stage: Stage, before: Graph, level: int) -> None:
 def _tell(stage: Stage, before: Graph) -> None:
     level = config.debug()
     if level >= 1:
-        print(f"tinytorch: {stage.name:<18} {stage.seconds * 1e3:8.2f} ms  {len(before.nodes):4} → {len(stage.graph.nodes)} nodes", file=sys.stderr)
+        print(f"tinytorch: {stage.name:<18} {stage.seconds * 1e3:8.2f} ms  {len(before.nodes):4} → "
+              f"{len(stage.graph.nodes)} nodes", file=sys.stderr)
     if level >= 3 and stage.graph is not before:
         print(stage.graph, file=sys.stderr)

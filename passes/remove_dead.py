@@ -1,7 +1,7 @@
 """Drop what nobody uses: nodes whose results are not read, and bound inputs too.
 
-Every op is pure, so a node without readers has no effect. Free inputs stay even if unused, for they are the signature; so do inputs that
-an output overwrites.
+Every op is pure, so a node without readers has no effect. Free inputs stay even if unused, for they are the signature;
+so do inputs that an output overwrites.
 
     RemoveDead()(graph)
 """
@@ -28,7 +28,8 @@ class RemoveDead:
         if len(nodes) == len(graph.nodes) and len(inputs) == len(graph.inputs):
             return graph
         places = {value: place for place, value in enumerate(inputs)}
-        return graph.with_(inputs=inputs, nodes=tuple(reversed(nodes)), bound={v: graph.bound[v] for v in inputs if v in graph.bound},
+        return graph.with_(inputs=inputs, nodes=tuple(reversed(nodes)),
+                           bound={v: graph.bound[v] for v in inputs if v in graph.bound},
                            donated={output: places[graph.inputs[place]] for output, place in graph.donated.items()})
 
 

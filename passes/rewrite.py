@@ -4,12 +4,14 @@
              Rule("√x² = |x|", lambda x: ops.sqrt(x * x), lambda x: abs(x), when=lambda x: x.dtype.is_float))
     graph = rewrite(graph, RULES)
 
-`before` is traced once, on placeholders; it then matches operands of every shape and dtype, commutative ops in both orders, and a number in
-it any constant whose elements all equal that number. `after` is run on what was matched, and what it builds is rewritten in turn. A parameter
-named `c` stands for a truth value. What depends on attributes is a function of the node instead: `By(text, ops, function)`.
+`before` is traced once, on placeholders; it then matches operands of every shape and dtype, commutative ops in both
+orders, and a number in it any constant whose elements all equal that number. `after` is run on what was matched, and
+what it builds is rewritten in turn. A parameter named `c` stands for a truth value. What depends on attributes is a
+function of the node instead: `By(text, ops, function)`.
 
-The graph is written anew from top to bottom, and rules are tried as each node is written: operands are in their final form by then, so
-one walk reaches the fixed point. Every rule must make the program smaller or simpler, or it would never end.
+The graph is written anew from top to bottom, and rules are tried as each node is written: operands are in their final
+form by then, so one walk reaches the fixed point. Every rule must make the program smaller or simpler, or it would
+never end.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def trace_pattern(function: Callable[..., Any]) -> Apply:
     """The pattern that `function` computes of its parameters."""
     build = Builder()
     build.sources = False
-    holes = [build.input(name, TensorType(bool_ if name == "c" else f32, ())) for name in inspect.signature(function).parameters]
+    holes = [build.input(name, TensorType(bool_ if name == "c" else f32, ()))
+             for name in inspect.signature(function).parameters]
     with build:
         result = function(*holes)
     producer = {value: node for node in build.nodes for value in node.outputs}
@@ -185,15 +188,18 @@ class Edit(Builder):
         return self.uses.get(value, 0) > 1
 
     def process(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
-        values = self.emit(op, tuple(o.payload if isinstance(o.payload, Value) else self.lift(o) for o in operands), attrs)
+        values = self.emit(op, tuple(o.payload if isinstance(o.payload, Value) else self.lift(o) for o in operands),
+                           attrs)
         handles = tuple(map(Operand, values))
         return handles[0] if len(handles) == 1 else handles
 
-    def emit(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any], source: Source | None = None) -> tuple[Value, ...]:
+    def emit(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any],
+             source: Source | None = None) -> tuple[Value, ...]:
         return self.write(make_node(op, inputs, attrs, source or self.source))
 
     def write(self, node: Node) -> tuple[Value, ...]:
-        """Write `node` down, or what the rules make of it; the values that stand for its results. What was in vain dies later."""
+        """Write `node` down, or what the rules make of it; the values that stand for its results.
+        What was in vain dies later."""
         for rule in self.table.by_op.get(node.op, ()):
             source = self.source
             self.source = node.source

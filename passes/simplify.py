@@ -3,9 +3,9 @@
     Simplify()(graph)
     for rule in RULES: print(rule.text)
 
-The equations hold for nan and the infinities (so x · 0 = 0, x - x = 0 and x / x = 1 are not among them), and up to one rounding for those
-that say so. As in other compilers, three edges are accepted: the sign of a zero (x + 0, 0 - x, -(x - y)), log(exp x) = x where exp would
-overflow or vanish, and x**½ at -∞ and -0.
+The equations hold for nan and the infinities (so x · 0 = 0, x - x = 0 and x / x = 1 are not among them), and up to one
+rounding for those that say so. As in other compilers, three edges are accepted: the sign of a zero (x + 0, 0 - x,
+-(x - y)), log(exp x) = x where exp would overflow or vanish, and x**½ at -∞ and -0.
 """
 
 from __future__ import annotations
@@ -95,12 +95,15 @@ def _negate_constant(node: Node, edit: Edit) -> Any:
     below = edit.producer.get(node.inputs[0])
     found = _with_constant(below, edit) if below is not None and below.op is ops.mul else None
     dtype = node.output.dtype
-    return ops.mul(Operand(found[0]), Operand(np.asarray(-found[1], dtype.np))) if found is not None and dtype.is_float else None
+    if found is None or not dtype.is_float:
+        return None
+    return ops.mul(Operand(found[0]), Operand(np.asarray(-found[1], dtype.np)))
 
 
 # -- conversions -------------------------------------------------------------------------------------------------------
 
-_DIGITS = {"f64": 53, "f32": 24, "f16": 11, "bf16": 8, "i8": 7, "u8": 8, "i16": 15, "i32": 31, "i64": 63}  # bits, without the sign
+# bits, without the sign
+_DIGITS = {"f64": 53, "f32": 24, "f16": 11, "bf16": 8, "i8": 7, "u8": 8, "i16": 15, "i32": 31, "i64": 63}
 
 
 def is_lossless(a: DType, b: DType) -> bool:
@@ -144,7 +147,8 @@ RULES: tuple[Rule | By, ...] = (
     Rule("x / (-y) = -(x / y)", lambda x, y: x / (-y), lambda x, y: -(x / y)),
     By("-(x c) = x (-c)", (ops.neg,), _negate_constant),
     By("x / c = x · c⁻¹ if c is a power of two", (ops.div,), _divide_by_power_of_two),
-    By("(x ∘ c₁) ∘ c₂ = x ∘ (c₁ ∘ c₂), up to a rounding", (ops.add, ops.mul, ops.maximum, ops.minimum), _join_constants),
+    By("(x ∘ c₁) ∘ c₂ = x ∘ (c₁ ∘ c₂), up to a rounding", (ops.add, ops.mul, ops.maximum, ops.minimum),
+       _join_constants),
 
     Rule("x¹ = x", lambda x: ops.pow(x, 1.0), lambda x: x),
     Rule("x² = x x", lambda x: ops.pow(x, 2.0), lambda x: x * x),
@@ -160,8 +164,8 @@ RULES: tuple[Rule | By, ...] = (
     Rule("max(x, x) = x", lambda x: ops.maximum(x, x), lambda x: x),
     Rule("min(x, x) = x", lambda x: ops.minimum(x, x), lambda x: x),
     Rule("c ? x : x = x", lambda c, x: ops.where(c, x, x), lambda c, x: x),
-    Rule("¬c ? x : y = c ? y : x", lambda c, x, y: ops.where(ops.logical_not(c), x, y), lambda c, x, y: ops.where(c, y, x),
-         when=lambda c, x, y: c.dtype.kind == "b"),
+    Rule("¬c ? x : y = c ? y : x", lambda c, x, y: ops.where(ops.logical_not(c), x, y),
+         lambda c, x, y: ops.where(c, y, x), when=lambda c, x, y: c.dtype.kind == "b"),
     Rule("¬¬c = c", lambda c: ops.logical_not(ops.logical_not(c)), lambda c: c),
 
     By("cast of what has the type; cast of a cast that lost nothing", (ops.cast,), _cast),

@@ -2,8 +2,9 @@
 
     graph = rewrite(graph, Table(VIEW_RULES))
 
-Each rule is a function of a node and of the graph being written, and gives what replaces the node, or None. Explicit repetition
-(`broadcast_to`) before an elementwise op goes, since such ops repeat by themselves: what is left is one loop that fusion can take whole.
+Each rule is a function of a node and of the graph being written, and gives what replaces the node, or None. Explicit
+repetition (`broadcast_to`) before an elementwise op goes, since such ops repeat by themselves: what is left is one loop
+that fusion can take whole.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def _reshape(node: Node, edit: Edit) -> Any:
 
 
 def _reshape_before_repeating(source: Value, old: Shape, new: Shape) -> Any:
-    """What to repeat to shape `new` instead of reshaping `source`, repeated to `old`, to `new`; None if there is nothing."""
+    """What to repeat to shape `new` instead of reshaping `source`, repeated to `old`, to `new`;
+    None if there is nothing."""
     if source.type.size == 1:
         return ops.reshape(Operand(source), ())
     extents = [n for n in old if n != 1]
@@ -57,7 +59,9 @@ def _transpose(node: Node, edit: Edit) -> Any:
     if moved == sorted(moved):
         return ops.reshape(Operand(x), node.output.shape)
     below = _below(node, edit, ops.transpose)
-    return ops.transpose(Operand(below.inputs[0]), tuple(below.attrs["axes"][a] for a in axes)) if below is not None else None
+    if below is None:
+        return None
+    return ops.transpose(Operand(below.inputs[0]), tuple(below.attrs["axes"][a] for a in axes))
 
 
 def _broadcast(node: Node, edit: Edit) -> Any:
@@ -97,7 +101,8 @@ def _concat(node: Node, edit: Edit) -> Any:
 def _unbroadcast(value: Value, edit: Edit) -> Value:
     """What `value` repeats: the operand of a broadcast_to, or of a reshape that adds axes of extent 1 in front."""
     while (node := edit.producer.get(value)) is not None and (
-            node.op is ops.broadcast_to or (node.op is ops.reshape and adds_leading_ones(node.inputs[0].shape, value.shape))):
+            node.op is ops.broadcast_to
+            or (node.op is ops.reshape and adds_leading_ones(node.inputs[0].shape, value.shape))):
         value = node.inputs[0]
     return value
 
@@ -113,7 +118,8 @@ def _repeat_late(node: Node, edit: Edit) -> Any:
     if sources == node.inputs:
         return None
     shape = broadcast_shapes(*(v.shape for v in sources))
-    if shape != node.output.shape and all(a.type.size == b.type.size for a, b in zip(sources, node.inputs, strict=True)):
+    if shape != node.output.shape and all(a.type.size == b.type.size
+                                          for a, b in zip(sources, node.inputs, strict=True)):
         return None  # nothing is repeated, axes of extent 1 are put in front: that would only move
     return bind(node.op, *map(Operand, sources), **node.attrs)  # repeated to the shape of the node, if it is less
 

@@ -2,8 +2,9 @@
 
     empty((4096, 512), dtype)       as np.empty
 
-The first touch of new memory costs more than most kernels (the system hands it out page by page, cleared): 0.6 ms for 16 MB that a
-softmax fills in 0.3 ms. So a big block is kept when the last array that looks at it is gone, and handed out again. Small ones come from NumPy.
+The first touch of new memory costs more than most kernels (the system hands it out page by page, cleared): 0.6 ms for
+16 MB that a softmax fills in 0.3 ms. So a big block is kept when the last array that looks at it is gone, and handed
+out again. Small ones come from NumPy.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class _Lease:
 
     def __init__(self, block: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.block = block
-        self.__array_interface__ = {"shape": shape, "typestr": f"|V{dtype.itemsize}", "data": (block.ctypes.data, False), "version": 3}
+        self.__array_interface__ = {"shape": shape, "typestr": f"|V{dtype.itemsize}",
+                                    "data": (block.ctypes.data, False), "version": 3}
 
     def __del__(self) -> None:
         global _kept

@@ -63,7 +63,8 @@ def _target() -> tuple[Any, Any, Any]:
     flags.no_cfunc_wrapper = True
     flags.nrt = False
     flags.error_model = "numpy"
-    flags.fastmath = cpu.FastMathOptions(set())
+    # None: a kernel computes what NumPy does, op for op. Only steps of a fold may be reassociated (`scalars.plus`).
+    flags.fastmath = cpu.FastMathOptions(False)
     base = registry.cpu_target
     return base.typing_context, base.target_context.subtarget(_internal_codegen=_Codegen("tinytorch")), flags
 

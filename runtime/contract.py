@@ -11,7 +11,7 @@ from tinytorch.ir.types import row_major_strides
 
 from .expression import expression, is_storage, literal
 from .launch import SCRATCH, ArgumentTable, Launch, Ref, Word
-from .matmul import Epilogue, MatmulPlan, emit_matmul, first_word, plan_matmul
+from .matmul import Epilogue, emit_matmul, first_word, plan_matmul
 
 SCRATCH_WORD = 2
 

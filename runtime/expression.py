@@ -1,8 +1,9 @@
 """The kernel text of one scalar operation: what a node does to one element.
 
-Numbers of a storage type (f16, bf16) are f32 in a kernel, and are rounded to their type after each op, as in NumPy: `f16(v0 + v1)`. Folds add up
-in f32 and round once, as NumPy's do here. So a fused kernel agrees with eager evaluation to the last place of the type, or nearly, however
-many ops it holds. Products and sums may contract to a fused multiply-add; only folds may be reassociated (`plus`, `times`).
+Numbers of a storage type (f16, bf16) are f32 in a kernel, and are rounded to their type after each op, as in NumPy:
+`f16(v0 + v1)`. Folds add up in f32 and round once, as NumPy's do here. So a fused kernel agrees with eager evaluation
+to the last place of the type, or nearly, however many ops it holds. Nothing is contracted or reassociated, but for the
+steps of folds (`plus`, `times`): arithmetic is eager's, bit for bit.
 """
 
 from __future__ import annotations
@@ -13,9 +14,15 @@ from tinytorch.ir import DType, Kind, Node
 
 from .launch import ArgumentTable, float_word
 
-IMPORTS = "from numpy import inf, nan\n\nfrom tinytorch.runtime.lowlevel import *\nfrom tinytorch.runtime.scalars import *\nfrom tinytorch.runtime.vecmath import *\n"
+IMPORTS = """from numpy import inf, nan
+
+from tinytorch.runtime.lowlevel import *
+from tinytorch.runtime.scalars import *
+from tinytorch.runtime.vecmath import *
+"""
 PLAIN = {0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, math.inf, -math.inf}  # constants that are written into the text
-BOOLEAN = {"{0} + {1}": "{0} | {1}", "{0} * {1}": "{0} & {1}", "maximum({0}, {1})": "{0} | {1}", "minimum({0}, {1})": "{0} & {1}"}  # on booleans
+BOOLEAN = {"{0} + {1}": "{0} | {1}", "{0} * {1}": "{0} & {1}", "maximum({0}, {1})": "{0} | {1}",
+           "minimum({0}, {1})": "{0} & {1}"}  # on booleans
 FOLD = {"{0} + {1}": "plus({0}, {1})", "{0} * {1}": "times({0}, {1})"}  # as steps of a fold of floats
 EXACT = ("-{0}", "absolute_", "select(", "maximum(", "minimum(")  # how texts begin whose results need no rounding
 CONSTANT_SCOPE = 59  # of loads of constants from the table
@@ -72,7 +79,8 @@ def fold(node: Node, accumulator: str, operand: str) -> str:
 
 
 def literal(node: Node, name: str, table: ArgumentTable) -> str:
-    """The text of a constant: written out if it is a common one, else `name`, read from the table (so that kernels do not depend on it)."""
+    """The text of a constant: written out if it is a common one, else `name`, read from the table
+    (so that kernels do not depend on it)."""
     number = node.attrs["value"]
     while isinstance(number, tuple):
         number = number[0]

@@ -43,6 +43,8 @@ class Machine:
     read_gbytes: float
     copy_gbytes_one: float
     copy_gbytes: float
+    cache_gbytes_one: float  # reads of what lies in the second-level caches
+    cache_gbytes: float
     caches: tuple[int, ...]  # bytes of the data caches that one core sees, level 1 first; empty if unknown
     measured: str  # date and time, ISO 8601
 
@@ -70,7 +72,7 @@ def _read(path: Path, threads: int) -> Machine | None:
     try:
         facts = json.loads(path.read_text())
         found = Machine(**{**facts, "caches": tuple(facts["caches"])})
-        rates = [value for name, value in facts.items() if name.startswith(("gflops", "read", "copy"))]
+        rates = [value for name, value in facts.items() if name.startswith(("gflops", "read", "copy", "cache_"))]
         sound = min(rates) > 0 and found.cpu == cpu_name() and found.threads == threads
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -90,15 +92,17 @@ def _measure(threads: int) -> Machine:
     one = np.ones(1, np.float32)
     flops = 2.0 * CHAINS * (build.vector_bits() // 32) * steps
     limits = []
+    near = (caches[1] if len(caches) > 1 else MIN_BYTES >> 7) // 8  # floats in half of it
     for count in (1, threads):
         limits.append((
             _best(compute, [numbers.ctypes.data, out.ctypes.data, steps], count, count, flops * count),
             _best(read, [x.ctypes.data, out.ctypes.data], size, count, x.nbytes),
-            _best(copy, [x.ctypes.data, out.ctypes.data, one.ctypes.data], size, count, 2.0 * x.nbytes)))
-    (gflops_one, read_one, copy_one), (gflops, read_all, copy_all) = limits
+            _best(copy, [x.ctypes.data, out.ctypes.data, one.ctypes.data], size, count, 2.0 * x.nbytes),
+            _best(read, [x.ctypes.data, out.ctypes.data], near * count, count, 4.0 * near * count)))
+    (gflops_one, read_one, copy_one, cache_one), (gflops, read_all, copy_all, cache_all) = limits
     return Machine(
         cpu_name(), pool.available_cores(), threads, build.vector_bits(), gflops_one, gflops, read_one, read_all,
-        copy_one, copy_all, caches, time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+        copy_one, copy_all, cache_one, cache_all, caches, time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
 
 def _best(kernel: int, args: list[int], extent: int, threads: int, work: float) -> float:

@@ -49,7 +49,7 @@ def outer_tile(rows: int, vectors: int, lanes: int, element: str) -> Piece:
     def multiply(a: Any, a_row: Any, a_step: Any, valid: Any, b: Any, b_step: Any, depth: Any, tile: Any,
                  add: Any) -> Any:
         return _moves(9, lambda v, *values: _emit_outer_tile(v, rows, vectors, *values), element, lanes)
-    return multiply  # type: ignore[no-any-return]
+    return multiply
 
 
 def row_dots(rows: int, lanes: int, element: str) -> Piece:
@@ -64,7 +64,7 @@ def row_dots(rows: int, lanes: int, element: str) -> Piece:
     @helper(plain)
     def dots(x: Any, b: Any, b_row: Any, valid: Any, depth: Any, out: Any) -> Any:
         return _moves(6, lambda v, *values: _emit_row_dots(v, rows, *values), element, lanes)
-    return dots  # type: ignore[no-any-return]
+    return dots
 
 
 def transpose_block(lanes: int, element: str) -> Piece:
@@ -79,7 +79,7 @@ def transpose_block(lanes: int, element: str) -> Piece:
     @helper(plain)
     def transpose(x: Any, x_row: Any, valid: Any, out: Any, out_row: Any) -> Any:
         return _moves(5, _emit_transpose, element, lanes)
-    return transpose  # type: ignore[no-any-return]
+    return transpose
 
 
 def copy_row(count: int, element: str) -> Piece:
@@ -90,7 +90,7 @@ def copy_row(count: int, element: str) -> Piece:
     @helper(plain)
     def copy(x: Any, out: Any) -> Any:
         return _moves(2, lambda v, x, out: v.store(v.load(v.pointer(x)), v.pointer(out)), element, count)
-    return copy  # type: ignore[no-any-return]
+    return copy
 
 
 class _Vectors:

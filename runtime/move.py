@@ -22,7 +22,8 @@ from .loops import emit_loops
 Strides = Sequence[tuple[int, ...]]
 
 
-def emit_copy(type_: TensorType, strides: tuple[int, ...], threads: int, source: Ref, target: Ref, out_strides: tuple[int, ...] | None = None) -> Launch:
+def emit_copy(type_: TensorType, strides: tuple[int, ...], threads: int, source: Ref, target: Ref,
+              out_strides: tuple[int, ...] | None = None) -> Launch:
     """Copy a strided operand to a result, packed by default."""
     value = Value(type_)
     node = make_node(ops.detach, (value,), {})
@@ -172,8 +173,10 @@ def _kernel(name: str, body: str, node: Node, operands: dict[str, int], integers
         lines.append(f"    {label} = integer(args, {len(words)})")
         words.append(value)
     dtype = node.inputs[0].dtype
-    text = body.replace("{T}", dtype.name).replace("{C}", compute_type(dtype)).replace("{cast}", caster(dtype) if dtype.kind in "iu" else compute_type(dtype))
-    source = "\n".join([f'"""{node.op.name}: {node.op.doc}."""', "", IMPORTS, "", f"def {name}(args, lo, hi, slot):", *lines, "    for item in range(lo, hi):", text])
+    cast = caster(dtype) if dtype.kind in "iu" else compute_type(dtype)
+    text = body.replace("{T}", dtype.name).replace("{C}", compute_type(dtype)).replace("{cast}", cast)
+    head = [f'"""{node.op.name}: {node.op.doc}."""', "", IMPORTS, "", f"def {name}(args, lo, hi, slot):"]
+    source = "\n".join([*head, *lines, "    for item in range(lo, hi):", text])
     return Launch(KernelSource(name, source), tuple(words), extent, chunks)
 
 
@@ -229,7 +232,8 @@ def emit_position(node: Node, strides: Strides, threads: int) -> list[Launch]:
     """argmax and argmin."""
     outer, extent, inner = _split(node.inputs[0].type, node.attrs["axis"])
     body = BEST.replace("{sign}", ">" if node.op is ops.argmax else "<")
-    return [_kernel(node.op.name, body, node, {"x": 0}, {"extent": extent, "inner": inner}, outer, chunks_for(2 * outer * extent * inner, outer, threads))]
+    return [_kernel(node.op.name, body, node, {"x": 0}, {"extent": extent, "inner": inner}, outer,
+                    chunks_for(2 * outer * extent * inner, outer, threads))]
 
 
 MOVES: dict[Any, Callable[[Node, Strides, int], list[Launch]]] = {

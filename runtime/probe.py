@@ -11,6 +11,7 @@ from numba.extending import intrinsic
 from tinytorch.runtime.build import has, vector_bits
 from tinytorch.runtime.convert import F32, I32, I64, call_function
 from tinytorch.runtime.lowlevel import integer, load_f32, pointer, store_f32
+from tinytorch.runtime.scalars import plus
 
 CHAINS = 12  # independent sums: more than latency x units on any processor, and within 16 registers
 LANES = vector_bits() // 32
@@ -60,7 +61,7 @@ def read(args: int, lo: int, hi: int, slot: int) -> None:
     out = pointer(args, 1)
     total = load_f32(x, lo, 0)
     for i in range(lo, hi):
-        total += load_f32(x, i, 0)
+        total = plus(total, load_f32(x, i, 0))
     store_f32(out, 16 * slot, total, 1)
 
 

@@ -13,7 +13,7 @@ from numba import njit
 from .lowlevel import bool_, f32, f64, i8, i16, i32, i64, select, u8
 
 OPTIONS = {"error_model": "numpy", "forceinline": True, "nogil": True, "fastmath": False}  # else it is the caller's
-FOLD_OPTIONS = {**OPTIONS, "fastmath": {"reassoc", "contract", "nsz"}}
+FOLD_OPTIONS = {**OPTIONS, "fastmath": {"reassoc", "nsz"}}
 CASTS = {"f32": f32, "f64": f64, "i8": i8, "u8": u8, "i16": i16, "i32": i32, "i64": i64}
 WIDTH = {"i8": 8, "u8": 8, "i16": 16, "i32": 32, "i64": 64}
 

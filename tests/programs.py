@@ -28,7 +28,8 @@ def becomes(step: Pass, before: Graph, after: Graph) -> None:
 
 
 def shape_of(graph: Graph) -> Any:
-    """What is equal for graphs that compute the same in the same way, whatever the order of their nodes and equal constants."""
+    """What is equal for graphs that compute the same in the same way,
+    whatever the order of their nodes and equal constants."""
     graph = RemoveDead()(MergeCommon()(graph))
     keys: dict[Value, Any] = {value: ("input", number) for number, value in enumerate(graph.free)}
     keys |= {value: ("bound", value.type, graph.bound[value].tobytes()) for value in graph.bound}

@@ -3,8 +3,9 @@
     @given(graphs())
     def test_a_pass_keeps_the_meaning(graph): check_same_meaning(graph, MyPass()(graph))
 
-Numbers stay tame (no exp of something great, no division by nearly nothing), so that a pass which reorders floating point operations
-differs by roundings only. Constants are those that rewriting rules look for. Positions are taken modulo the extent, so every input is valid.
+Numbers stay tame (no exp of something great, no division by nearly nothing), so that a pass which reorders floating
+point operations differs by roundings only. Constants are those that rewriting rules look for. Positions are taken
+modulo the extent, so every input is valid.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ Draw = Callable[[Any], Any]
 
 
 @st.composite
-def graphs(draw: Draw, max_nodes: int = 12, steps: tuple[str, ...] | None = None, dtypes: tuple[DType, ...] = (f32, f64, i64, bool_),
-           donate: bool = True) -> Graph:
-    """A random graph of about `max_nodes` operations; `steps` restricts the kinds of operation to some names of `STEPS`."""
+def graphs(draw: Draw, max_nodes: int = 12, steps: tuple[str, ...] | None = None,
+           dtypes: tuple[DType, ...] = (f32, f64, i64, bool_), donate: bool = True) -> Graph:
+    """A random graph of about `max_nodes` operations; `steps` restricts them to some names of `STEPS`."""
     build = Builder("random")
     build.sources = False
     rng = np.random.default_rng(draw(st.integers(0, 99)))
@@ -88,14 +89,16 @@ def _floating(draw: Draw, pool: list[Any], ndim: int = 0, full: bool = False) ->
 def _positions(draw: Draw, pool: list[Any], extent: int) -> Any:
     """Integers from 0 to `extent` - 1."""
     found = _pick(draw, pool, lambda x: x.dtype is i64 and x.ndim <= 2)
-    return ops.mod(found, extent) if found is not None else lift(np.asarray(draw(st.lists(st.integers(0, extent - 1), min_size=1, max_size=3))))
+    if found is not None:
+        return ops.mod(found, extent)
+    return lift(np.asarray(draw(st.lists(st.integers(0, extent - 1), min_size=1, max_size=3))))
 
 
 def _broadcastable(x: Any, y: Any) -> bool:
     return all(a == b or 1 in (a, b) for a, b in zip(reversed(x.shape), reversed(y.shape)))
 
 
-# -- steps: each gives one more value, or None if it does not apply -----------------------------------------------------
+# -- steps: each gives one more value, or None if it does not apply ----------------------------------------------------
 
 
 def _unary(draw: Draw, pool: list[Any], build: Builder) -> Any:
@@ -103,9 +106,10 @@ def _unary(draw: Draw, pool: list[Any], build: Builder) -> Any:
     if x is None:
         return None
     return draw(st.sampled_from((
-        ops.neg, ops.abs, ops.tanh, ops.sigmoid, ops.sin, ops.cos, ops.erf, ops.floor, ops.sign, ops.detach, lambda v: ops.exp(-ops.abs(v)),
-        lambda v: ops.log(ops.abs(v) + 1.0), lambda v: ops.sqrt(ops.abs(v)), lambda v: ops.rsqrt(ops.abs(v) + 1.0), lambda v: ops.neg(-v),
-        lambda v: ops.log(ops.exp(ops.tanh(v))), lambda v: ops.pow(v, 2.0), lambda v: ops.pow(ops.abs(v), 0.5), lambda v: ops.pow(v, 3.0),
+        ops.neg, ops.abs, ops.tanh, ops.sigmoid, ops.sin, ops.cos, ops.erf, ops.floor, ops.sign, ops.detach,
+        lambda v: ops.exp(-ops.abs(v)), lambda v: ops.log(ops.abs(v) + 1.0), lambda v: ops.sqrt(ops.abs(v)),
+        lambda v: ops.rsqrt(ops.abs(v) + 1.0), lambda v: ops.neg(-v), lambda v: ops.log(ops.exp(ops.tanh(v))),
+        lambda v: ops.pow(v, 2.0), lambda v: ops.pow(ops.abs(v), 0.5), lambda v: ops.pow(v, 3.0),
         lambda v: 1.0 / ops.sqrt(ops.abs(v) + 1.0), lambda v: ops.pow(ops.abs(v) + 1.0, -1.0))))(x)
 
 
@@ -115,7 +119,8 @@ def _binary(draw: Draw, pool: list[Any], build: Builder) -> Any:
     if y is None:
         return None
     return draw(st.sampled_from((
-        ops.add, ops.sub, ops.mul, ops.maximum, ops.minimum, lambda a, b: a / (ops.abs(b) + 1.0), lambda a, b: a - (-b), lambda a, b: (-a) * b,
+        ops.add, ops.sub, ops.mul, ops.maximum, ops.minimum, lambda a, b: a / (ops.abs(b) + 1.0), lambda a, b: a - (-b),
+        lambda a, b: (-a) * b,
         lambda a, b: a + (-b))))(x, y)
 
 
@@ -138,7 +143,9 @@ def _divide(draw: Draw, pool: list[Any], build: Builder) -> Any:
 
 def _compare(draw: Draw, pool: list[Any], build: Builder) -> Any:
     x = _number(draw, pool)
-    return None if x is None else draw(st.sampled_from((ops.lt, ops.ge, ops.eq, ops.ne)))(x, draw(st.sampled_from((0, 1))))
+    if x is None:
+        return None
+    return draw(st.sampled_from((ops.lt, ops.ge, ops.eq, ops.ne)))(x, draw(st.sampled_from((0, 1))))
 
 
 def _choose(draw: Draw, pool: list[Any], build: Builder) -> Any:
@@ -168,7 +175,9 @@ def _reduce(draw: Draw, pool: list[Any], build: Builder) -> Any:
 
 def _position(draw: Draw, pool: list[Any], build: Builder) -> Any:
     x = _floating(draw, pool, 1, full=True)
-    return None if x is None else draw(st.sampled_from((ops.argmax, ops.cumsum)))(ops.floor(x), draw(st.integers(0, x.ndim - 1)))
+    if x is None:
+        return None
+    return draw(st.sampled_from((ops.argmax, ops.cumsum)))(ops.floor(x), draw(st.integers(0, x.ndim - 1)))
 
 
 def _transpose(draw: Draw, pool: list[Any], build: Builder) -> Any:
@@ -181,7 +190,7 @@ def _reshape(draw: Draw, pool: list[Any], build: Builder) -> Any:
     shapes = [(-1,), (1, *x.shape), (*x.shape, 1), tuple(n for n in x.shape if n != 1), tuple(reversed(x.shape))]
     shapes += [(x.shape[0] * x.shape[1], *x.shape[2:])] if x.ndim > 1 else []
     shapes += [(2, x.shape[0] // 2, *x.shape[1:])] if x.ndim and x.shape[0] % 2 == 0 and x.ndim < 4 else []
-    return ops.reshape(x, draw(st.sampled_from(shapes))) if x.ndim < 5 and 0 not in x.shape else ops.reshape(x, (1, *x.shape))
+    return ops.reshape(x, draw(st.sampled_from(shapes)) if x.ndim < 5 and 0 not in x.shape else (1, *x.shape))
 
 
 def _broadcast(draw: Draw, pool: list[Any], build: Builder) -> Any:
@@ -217,7 +226,8 @@ def _window(draw: Draw, pool: list[Any], build: Builder) -> Any:
 def _pad(draw: Draw, pool: list[Any], build: Builder) -> Any:
     x = _pick(draw, pool, lambda x: x.ndim > 0)
     counts = st.sampled_from((0, 0, 1))
-    return None if x is None else ops.pad(x, [draw(counts) for _ in x.shape], [draw(counts) for _ in x.shape], [draw(counts) for _ in x.shape])
+    return None if x is None else ops.pad(x, [draw(counts) for _ in x.shape], [draw(counts) for _ in x.shape],
+                                          [draw(counts) for _ in x.shape])
 
 
 def _concat(draw: Draw, pool: list[Any], build: Builder) -> Any:
@@ -229,8 +239,8 @@ def _matmul(draw: Draw, pool: list[Any], build: Builder) -> Any:
     x = _floating(draw, pool, 2)
     if x is None:
         return None
-    y = _pick(draw, pool, lambda y: y.dtype is x.dtype and y.ndim >= 2 and y.shape[-2] == x.shape[-1] and _broadcastable(
-        np.empty(x.shape[:-2]), np.empty(y.shape[:-2])))
+    y = _pick(draw, pool, lambda y: y.dtype is x.dtype and y.ndim >= 2 and y.shape[-2] == x.shape[-1]
+              and _broadcastable(np.empty(x.shape[:-2]), np.empty(y.shape[:-2])))
     swap = (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)
     choices = [lambda: ops.matmul(x, ops.transpose(x, swap)), lambda: ops.matmul(x, x, True, False),
                lambda: ops.transpose(ops.matmul(x, x, False, True), swap)]
@@ -273,8 +283,9 @@ def _composite(draw: Draw, pool: list[Any], build: Builder) -> Any:
     if x is None:
         return None
     return draw(st.sampled_from((
-        ops.softmax, ops.log_softmax, ops.mean, ops.var, ops.relu, ops.silu, ops.softplus, ops.gelu, ops.logsumexp, ops.layer_norm, ops.rms_norm,
-        ops.leaky_relu, lambda v: ops.gelu(v, "tanh"), lambda v: ops.mean(v, -1, True), lambda v: ops.clip(v, -1.0, 1.0),
+        ops.softmax, ops.log_softmax, ops.mean, ops.var, ops.relu, ops.silu, ops.softplus, ops.gelu, ops.logsumexp,
+        ops.layer_norm, ops.rms_norm, ops.leaky_relu, lambda v: ops.gelu(v, "tanh"), lambda v: ops.mean(v, -1, True),
+        lambda v: ops.clip(v, -1.0, 1.0),
         lambda v: ops.dropout(v, 1, 0.5))))(x)
 
 
@@ -292,9 +303,10 @@ def _layer(draw: Draw, pool: list[Any], build: Builder) -> Any:
 
 
 STEPS: dict[str, Callable[[Draw, list[Any], Builder], Any]] = {
-    "unary": _unary, "binary": _binary, "number": _with_number, "divide": _divide, "compare": _compare, "choose": _choose, "convert": _convert,
-    "reduce": _reduce, "position": _position, "transpose": _transpose, "reshape": _reshape, "broadcast": _broadcast, "slice": _slice,
-    "windows": _window, "pad": _pad, "concat": _concat, "matmul": _matmul, "index": _index, "along": _along, "random": _random, "count": _count,
+    "unary": _unary, "binary": _binary, "number": _with_number, "divide": _divide, "compare": _compare,
+    "choose": _choose, "convert": _convert, "reduce": _reduce, "position": _position, "transpose": _transpose,
+    "reshape": _reshape, "broadcast": _broadcast, "slice": _slice, "windows": _window, "pad": _pad, "concat": _concat,
+    "matmul": _matmul, "index": _index, "along": _along, "random": _random, "count": _count,
     "literal": _literal, "composite": _composite, "layer": _layer,
 }
 VIEWS = ("transpose", "reshape", "broadcast", "slice", "windows", "unary", "binary", "number")

@@ -1,4 +1,5 @@
-"""Graphs of the size and kind that the compiler is for: a training step of an MLP, written out, and a transformer block."""
+"""Graphs of the size and kind that the compiler is for: a training step of an MLP, written out,
+and a transformer block."""
 
 from typing import Any
 
@@ -16,7 +17,8 @@ def mlp_step(batch: int = 64, sizes: tuple[int, ...] = (784, 128, 64, 10), rate:
     for n, (m, k) in enumerate(zip(sizes[1:], sizes, strict=False)):
         weights.append(build.input(f"w{n}", f32[m, k], (rng.standard_normal((m, k)) / k**0.5).astype(np.float32)))
         biases.append(build.input(f"b{n}", f32[(m,)], np.zeros(m, np.float32)))
-        moments.append((build.input(f"mw{n}", f32[m, k], np.zeros((m, k), np.float32)), build.input(f"mb{n}", f32[(m,)], np.zeros(m, np.float32))))
+        moments.append((build.input(f"mw{n}", f32[m, k], np.zeros((m, k), np.float32)),
+                        build.input(f"mb{n}", f32[(m,)], np.zeros(m, np.float32))))
     with build:
         loss, gradients = _backward(x, labels, weights, biases)
         outputs: list[Any] = [loss]
@@ -37,7 +39,8 @@ def _backward(x: Any, labels: Any, weights: list[Any], biases: list[Any]) -> tup
     batch, classes = layers[-1].shape
     loss = ops.mean(ops.cross_entropy(layers[-1], labels))
     hot = ops.cast(ops.eq(ops.iota((batch, classes), 1), ops.reshape(labels, (batch, 1))), f32)
-    g = (ops.softmax(layers[-1]) - hot) * ops.broadcast_to(ops.reshape(ops.mean(ops.broadcast_to(1.0, (batch,))) / batch, (1, 1)), hot.shape)
+    g = (ops.softmax(layers[-1]) - hot) * ops.broadcast_to(
+        ops.reshape(ops.mean(ops.broadcast_to(1.0, (batch,))) / batch, (1, 1)), hot.shape)
     gradients: list[tuple[Any, Any]] = []
     for w, below in zip(reversed(weights), reversed(layers[:-1]), strict=True):
         gradients.append((ops.transpose(ops.matmul(ops.transpose(below), g)), ops.sum(g, 0)))
@@ -64,5 +67,6 @@ def transformer_block(batch: int = 2, time: int = 16, width: int = 32, heads: in
         mixed = ops.reshape(ops.transpose(ops.attention(q, k, v, causal=True), (0, 2, 1, 3)), (batch, time, width))
         x = x + ops.linear(mixed, parameter("o", width, width))
         y = ops.layer_norm(x, parameter("n2", width), parameter("c2", width))
-        x = x + ops.linear(ops.gelu(ops.linear(y, parameter("up", 4 * width, width)), "tanh"), parameter("down", width, 4 * width))
+        x = x + ops.linear(ops.gelu(ops.linear(y, parameter("up", 4 * width, width)), "tanh"),
+                           parameter("down", width, 4 * width))
     return build.finish([x])

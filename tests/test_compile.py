@@ -172,7 +172,7 @@ def test_models_of_other_floats(dtype: str) -> None:
 
 def test_half_precision_is_rounded_as_eager_rounds_it() -> None:
     x = tt.tensor(numbers(1000) * 100).to("f16")
-    function = lambda x: ((x + 0.1) * 3 - x) * 7 + x  # noqa: E731
+    function = lambda x: ((x + 0.1) * 3 - x) * 7 + x
     np.testing.assert_array_equal(tt.compile(function)(x).numpy(), function(x).numpy())
 
 
@@ -271,7 +271,7 @@ def test_random_numbers_are_those_of_eager_and_move_on() -> None:
 
 def test_gradients_through_a_compiled_call() -> None:
     w = tt.tensor(numbers(3, 3), requires_grad=True)
-    function = lambda x: ((x @ w).tanh() * x).sum()  # noqa: E731
+    function = lambda x: ((x @ w).tanh() * x).sum()
     found = []
     for way in (function, tt.compile(function)):
         x = tt.tensor(numbers(2, 3), requires_grad=True)
@@ -296,7 +296,7 @@ def test_second_order_gradients_through_a_compiled_call() -> None:
 
 
 def test_compiled_gradient_functions() -> None:
-    loss = lambda x: (x * x * x).sum()  # noqa: E731
+    loss = lambda x: (x * x * x).sum()
     x = tt.tensor(numbers(5, dtype=np.float64))
     agree(tt.grad(loss), x, tolerance=1e-12)
     agree(tt.value_and_grad(loss), x, tolerance=1e-12)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import networkx
@@ -104,6 +105,9 @@ def test_builder_writes_operations_down_and_the_graph_runs() -> None:
     graph = mlp()
     assert [n.op.name for n in graph.nodes] == ["linear", "relu", "mul", "mean", "constant", "mul", "sub"]
     assert repr(graph) == "<Graph mlp: 3 inputs, 7 nodes, 2 outputs>"
+    printed: list[str] = []
+    graph._repr_pretty_(SimpleNamespace(text=printed.append), cycle=False)
+    assert printed == [str(graph)]
     x, w = np.ones((2, 3), np.float32), np.full((4, 3), 0.5, np.float32)
     loss, updated = graph(x, w)
     np.testing.assert_allclose(loss, np.mean((x @ w.T + np.arange(4)) ** 2))

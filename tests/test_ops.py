@@ -30,7 +30,10 @@ from tinytorch.ir import (
     Recorder,
     TensorType,
     as_dtype,
+    bf16,
+    bool_,
     evaluate,
+    f32,
     graph_cost,
     ops,
     registry,
@@ -270,6 +273,12 @@ ONES: list[Any] = (
 )
 
 
+def weak_beside_bf16(x: Any, other: Any) -> Any:
+    """What NumPy must be given to treat a Python number as weak beside bf16, as it does beside its own types."""
+    weak = type(x) in (int, float) and isinstance(other, Array) and other.dtype == bf16.np
+    return np.asarray(x, bf16.np) if weak else x
+
+
 @pytest.mark.parametrize("name", UFUNCS)
 def test_promotion_is_numpys(name: str) -> None:
     ufunc = UFUNCS[name]
@@ -279,7 +288,7 @@ def test_promotion_is_numpys(name: str) -> None:
         else [(x, y) for x in ONES for y in ONES if isinstance(x, Array) or isinstance(y, Array)]
     ):
         try:
-            expected = np.asarray(ufunc(*operands)).dtype
+            expected = np.asarray(ufunc(*map(weak_beside_bf16, operands, reversed(operands)))).dtype
         except TypeError:
             with pytest.raises(DTypeError, match="is not defined for"):
                 registry[name](*operands)
@@ -288,6 +297,17 @@ def test_promotion_is_numpys(name: str) -> None:
             continue  # a Python number alone is f32, i64 or bool here
         found = registry[name](*operands)
         assert found.dtype.np == expected, f"{name}{operands}: {found.dtype}, NumPy gives {expected}"
+
+
+def test_python_numbers_are_weak_beside_bf16() -> None:
+    x = np.ones(2, bf16.np)
+    for number in (2, 2.0, np.float64(2.0)):
+        for y in (ops.mul(x, number), ops.mul(number, x), ops.pow(x, number), ops.where(x > 0, x, number)):
+            assert y.dtype is bf16, (type(number), y.dtype)
+        assert ops.eq(x, number).dtype is bool_
+    assert ops.mul(x, np.float32(2.0)).dtype is f32 and ops.mul(x, np.ones(2, np.float32)).dtype is f32
+    with pytest.raises(DTypeError, match=r"bitwise_and is not defined for \(bf16, float\)"):
+        ops.bitwise_and(x, 2.0)
 
 
 @pytest.mark.parametrize("dtype", [d.name for d in ALL if not d.is_float and d.name != "bool"])

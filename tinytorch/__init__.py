@@ -12,6 +12,7 @@ from tinytorch.ir import Graph, bf16, bool_, errors, f16, f32, f64, i8, i16, i32
 
 from . import nn, optim
 from .autograd import enable_grad, grad, is_grad_enabled, no_grad, value_and_grad
+from .bench import bench
 from .compile import compile, trace
 from .creation import (arange, eye, from_numpy, full, full_like, linspace, ones, ones_like, rand, randint, randn, randperm, tril, triu, zeros,
                        zeros_like)

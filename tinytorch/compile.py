@@ -97,10 +97,7 @@ class Entry:
         for tensor, empty in self.guards:
             if (tensor.grad is None) is not empty:
                 return False
-        for tensor, shape, dtype in self.seen:
-            if tensor.payload.shape != shape or tensor.payload.dtype != dtype:
-                return False
-        return True
+        return all(t.payload.shape == shape and t.payload.dtype == dtype for t, shape, dtype in self.seen) if self.seen else True
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ class Compiled:
             self._modules = self._found.all_modules()
         leaves: Sequence[Any] = args
         tree: Tree | int = len(args)  # of tensors and nothing else, which is the usual case
-        if kwargs or not all([isinstance(arg, (Tensor, np.ndarray)) for arg in args]):
+        if kwargs or not all(isinstance(arg, (Tensor, np.ndarray)) for arg in args):
             leaves, tree = flatten((args, kwargs) if kwargs else args)
         key = self._key(leaves, tree, self._static_leaves(args, kwargs) if self.static else ())
         for entry in self.entries.get(key, ()):
@@ -207,7 +204,8 @@ class Compiled:
             hash(key)
         except TypeError:
             odd = [type(leaf).__name__ for leaf in leaves if not is_traceable(leaf)]
-            raise TracingError(f"{self.__name__}: arguments must be tensors, arrays, floats, or hashable values to specialise on; got {odd}") from None
+            raise TracingError(f"{self.__name__}: arguments must be tensors, arrays, floats, or hashable values to specialise on; "
+                               f"got {odd}") from None
         return key
 
     def _run(self, entry: Entry, leaves: Sequence[Any]) -> Any:
@@ -306,7 +304,8 @@ def _separate(entry: Entry, tensors: Sequence[Any], arrays: list[Any]) -> None:
     for start, size, i in spans:
         if start < end and size and (i in written or last in written):
             if i in written and last in written:
-                raise TracingError(f"{entry.program.graph.name}: two tensors that it overwrites, {tensors[last].type} and {tensors[i].type}, share memory")
+                pair = f"{tensors[last].type} and {tensors[i].type}"
+                raise TracingError(f"{entry.program.graph.name}: two tensors that it overwrites, {pair}, share memory")
             other = last if i in written else i
             arrays[other] = arrays[other].copy()
         if start + size > end:

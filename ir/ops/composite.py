@@ -1,6 +1,7 @@
 """Ops made of simpler ones. A pass can see them whole (`softmax`), or open them (`expand_composites`).
 
-Each is a plain function of handles; one that is given a gradient has it because the general rule would be slower or less exact.
+Each is a plain function of handles; one that is given a gradient has it because the general rule would be slower or
+less exact.
 """
 
 from __future__ import annotations
@@ -15,21 +16,40 @@ from ..errors import OpError, ShapeError
 from ..op import Op
 from ..types import Shape, normalize_axes, normalize_axis
 from .contract import matmul, pair
-from .define import attributes, cast_to, composite, lift
+from .define import Prepared, attributes, cast_to, composite, lift
 from .index import take_along
-from .pointwise import add, cast, cos, div, eq, erf, exp, ge, gt, le, log, log1p, maximum, minimum, rsqrt, sigmoid, sqrt, tanh, where
 from .pointwise import abs as absolute
+from .pointwise import (
+    add,
+    cast,
+    cos,
+    div,
+    eq,
+    erf,
+    exp,
+    ge,
+    gt,
+    le,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    rsqrt,
+    sigmoid,
+    sqrt,
+    tanh,
+    where,
+)
 from .random import random_uniform
 from .reduce import argmax, max, spread, sum
 from .source import iota
 from .view import broadcast_to, pad, reshape, windows
 
 __all__ = [
-    "attention", "avg_pool2d", "batch_norm", "clip", "cross_entropy", "dropout", "gelu", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsumexp",
-    "max_pool2d", "mean", "random_normal", "relu", "rms_norm", "silu", "softmax", "softplus", "var",
+    "attention", "avg_pool2d", "batch_norm", "clip", "cross_entropy", "dropout", "gelu", "layer_norm", "leaky_relu",
+    "linear", "log_softmax", "logsumexp", "max_pool2d", "mean", "random_normal", "relu", "rms_norm", "silu", "softmax",
+    "softplus", "var",
 ]
-
-Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def _floating(x: Any) -> Any:
@@ -85,10 +105,11 @@ def _unary(x: Any) -> Prepared:
 relu = composite("relu", lambda x: maximum(x, 0), attributes(lambda x: ((lift(x),), {})), "max(x, 0)",
                  vjp=lambda g, out, x: (where(gt(out, 0), g, 0.0),), flops=lambda out, x: out.size)
 leaky_relu = composite("leaky_relu", lambda x, *, slope: where(gt(x, 0), x, x * slope),
-                       attributes(lambda x, slope=0.01: ((_floating(lift(x)),), {"slope": float(slope)})), "x where positive, slope · x elsewhere")
+                       attributes(lambda x, slope=0.01: ((_floating(lift(x)),), {"slope": float(slope)})),
+                       "x where positive, slope · x elsewhere")
 silu = composite("silu", lambda x: x * sigmoid(x), attributes(_unary), "x · sigmoid(x)")
-softplus = composite("softplus", lambda x: maximum(x, 0) + log1p(exp(-absolute(x))), attributes(_unary), "log(1 + eˣ), never overflowing",
-                     vjp=lambda g, out, x: (g * sigmoid(x),))
+softplus = composite("softplus", lambda x: maximum(x, 0) + log1p(exp(-absolute(x))), attributes(_unary),
+                     "log(1 + eˣ), never overflowing", vjp=lambda g, out, x: (g * sigmoid(x),))
 
 
 def _gelu(x: Any, *, approximate: str) -> Any:
@@ -109,7 +130,8 @@ gelu = composite("gelu", _gelu, attributes(_gelu_prepare), "x Φ(x) (Hendrycks a
 def _clip_prepare(x: Any, low: float | None = None, high: float | None = None) -> Prepared:
     for bound in (low, high):
         if not (bound is None or isinstance(bound, (int, float, np.number))):
-            raise OpError(f"clip: a bound is {bound!r:.60}, expected a number or None; use maximum and minimum for bounds that are tensors")
+            raise OpError(f"clip: a bound is {bound!r:.60}, expected a number or None; "
+                          "use maximum and minimum for bounds that are tensors")
     return (lift(x),), {name: b.item() if isinstance(b, np.number) else b for name, b in (("low", low), ("high", high))}
 
 
@@ -123,7 +145,8 @@ def _clip_vjp(g: Any, out: Any, x: Any, *, low: float | None, high: float | None
     return (where(inside, g, 0.0),)
 
 
-clip = composite("clip", _clip, attributes(_clip_prepare), "x kept within [low, high]; None leaves a side open", vjp=_clip_vjp)
+clip = composite("clip", _clip, attributes(_clip_prepare), "x kept within [low, high]; None leaves a side open",
+                 vjp=_clip_vjp)
 
 
 # -- softmax and its family --------------------------------------------------------------------------------------------
@@ -163,8 +186,8 @@ logsumexp = composite("logsumexp", _logsumexp, attributes(_axes), "log Σeˣ ove
 def _cross_entropy_prepare(logits: Any, labels: Any) -> Prepared:
     logits, labels = _floating(lift(logits)), lift(labels)
     if labels.dtype.kind not in "iu" or labels.shape != logits.shape[:-1]:
-        raise ShapeError(f"cross_entropy({logits.type}, {labels.type}): expected logits (…, classes) and one integer label for each row, "
-                         f"of shape {logits.shape[:-1]}")
+        raise ShapeError(f"cross_entropy({logits.type}, {labels.type}): expected logits (…, classes) and "
+                         f"one integer label for each row, of shape {logits.shape[:-1]}")
     return (logits, cast_to(labels, as_dtype(np.int64))), {}
 
 
@@ -186,7 +209,8 @@ def _cross_entropy_vjp(g: Any, out: Any, logits: Any, labels: Any) -> tuple[Any,
 
 
 cross_entropy = composite("cross_entropy", _cross_entropy, attributes(_cross_entropy_prepare),
-                          "-log softmax(logits)[label] of each row; the caller averages. A label outside the classes picks nothing", vjp=_cross_entropy_vjp)
+                          "-log softmax(logits)[label] of each row; the caller averages. "
+                          "A label outside the classes picks nothing", vjp=_cross_entropy_vjp)
 
 
 # -- normalisation -----------------------------------------------------------------------------------------------------
@@ -198,9 +222,8 @@ def _norm_prepare(x: Any, *affine: Any, axis: Any = -1, eps: float = 1e-5) -> Pr
 
 
 def _affine(y: Any, *affine: Any) -> Any:
-    for op, operand in zip((lambda a, b: a * b, add), affine, strict=False):
-        y = op(y, operand)
-    return y
+    y = y * affine[0] if affine else y
+    return add(y, affine[1]) if len(affine) > 1 else y
 
 
 def _layer_norm(x: Any, *affine: Any, axis: Shape, eps: float) -> Any:
@@ -212,8 +235,10 @@ def _rms_norm(x: Any, *affine: Any, axis: Shape, eps: float) -> Any:
     return _affine(x * rsqrt(mean(x * x, axis, True) + eps), *affine)
 
 
-layer_norm = composite("layer_norm", _layer_norm, attributes(_norm_prepare), "(x - mean) / √(var + eps) over `axis`, times weight, plus bias (Ba et al., 2016)")
-rms_norm = composite("rms_norm", _rms_norm, attributes(_norm_prepare), "x / √(mean x² + eps) over `axis`, times weight (Zhang and Sennrich, 2019)")
+layer_norm = composite("layer_norm", _layer_norm, attributes(_norm_prepare),
+                       "(x - mean) / √(var + eps) over `axis`, times weight, plus bias (Ba et al., 2016)")
+rms_norm = composite("rms_norm", _rms_norm, attributes(_norm_prepare),
+                     "x / √(mean x² + eps) over `axis`, times weight (Zhang and Sennrich, 2019)")
 
 
 def _batch_norm_prepare(x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Prepared:
@@ -226,7 +251,8 @@ def _batch_norm(x: Any, mean: Any, var: Any, weight: Any, bias: Any, *, eps: flo
     return x * reshape(scale, along) + reshape(bias - mean * scale, along)
 
 
-batch_norm = composite("batch_norm", _batch_norm, attributes(_batch_norm_prepare), "normalise each channel (axis 1) by given statistics (Ioffe and Szegedy, 2015)")
+batch_norm = composite("batch_norm", _batch_norm, attributes(_batch_norm_prepare),
+                       "normalise each channel (axis 1) by given statistics (Ioffe and Szegedy, 2015)")
 
 
 # -- layers ------------------------------------------------------------------------------------------------------------
@@ -235,8 +261,9 @@ batch_norm = composite("batch_norm", _batch_norm, attributes(_batch_norm_prepare
 def _linear_prepare(x: Any, weight: Any, *bias: Any) -> Prepared:
     x, weight = lift(x), lift(weight)
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
-        raise ShapeError(f"linear({x.type}, weight {weight.type}): expected x (…, {weight.shape[-1] if weight.ndim else '?'}) for a weight "
-                         "(out, in); the last extent of x must be the second of the weight")
+        raise ShapeError(f"linear({x.type}, weight {weight.type}): "
+                         f"expected x (…, {weight.shape[-1] if weight.ndim else '?'}) for a weight (out, in); "
+                         "the last extent of x must be the second of the weight")
     return (x, weight, *(lift(b) for b in bias if b is not None)), {}
 
 
@@ -256,9 +283,11 @@ def _linear_vjp(g: Any, out: Any, x: Any, weight: Any, *bias: Any) -> tuple[Any,
 linear = composite("linear", _linear, attributes(_linear_prepare), "x Wᵀ + b, with W (out, in)", vjp=_linear_vjp)
 
 
-def _attention_prepare(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False, scale: float | None = None) -> Prepared:
+def _attention_prepare(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False,
+                       scale: float | None = None) -> Prepared:
     operands = tuple(lift(t) for t in (q, k, v, mask) if t is not None)
-    return operands, {"causal": bool(causal), "scale": float(1 / math.sqrt(operands[0].shape[-1]) if scale is None else scale)}
+    scale = 1 / math.sqrt(operands[0].shape[-1]) if scale is None else scale
+    return operands, {"causal": bool(causal), "scale": float(scale)}
 
 
 def _attention(q: Any, k: Any, v: Any, *mask: Any, causal: bool, scale: float) -> Any:
@@ -275,7 +304,8 @@ def _attention(q: Any, k: Any, v: Any, *mask: Any, causal: bool, scale: float) -
 
 
 attention = composite("attention", _attention, attributes(_attention_prepare),
-                      "softmax(q kᵀ · scale + mask) v over (…, time, head_dim); a boolean mask is true where a key may be seen (Vaswani et al., 2017)")
+                      "softmax(q kᵀ · scale + mask) v over (…, time, head_dim); "
+                      "a boolean mask is true where a key may be seen (Vaswani et al., 2017)")
 
 
 def _pool_prepare(x: Any, size: Any, stride: Any = None, padding: Any = 0) -> Prepared:
@@ -294,15 +324,18 @@ def _pool_windows(x: Any, size: Shape, stride: Shape, padding: Shape, fill: floa
 def _max_pool2d(x: Any, *, size: Shape, stride: Shape, padding: Shape) -> Any:
     view = _pool_windows(x, size, stride, padding, -math.inf)
     flat = reshape(view, (*view.shape[:4], math.prod(size)))
-    return reshape(take_along(flat, argmax(flat, -1, keepdims=True), -1), view.shape[:4])  # the first of equals gets the gradient
+    best = argmax(flat, -1, keepdims=True)  # the first of equals gets the gradient
+    return reshape(take_along(flat, best, -1), view.shape[:4])
 
 
 def _avg_pool2d(x: Any, *, size: Shape, stride: Shape, padding: Shape) -> Any:
     return mean(_pool_windows(x, size, stride, padding, 0.0), (4, 5))
 
 
-max_pool2d = composite("max_pool2d", _max_pool2d, attributes(_pool_prepare), "the greatest of each window of (batch, channels, height, width)")
-avg_pool2d = composite("avg_pool2d", _avg_pool2d, attributes(_pool_prepare), "the mean of each window, padding included")
+max_pool2d = composite("max_pool2d", _max_pool2d, attributes(_pool_prepare),
+                       "the greatest of each window of (batch, channels, height, width)")
+avg_pool2d = composite("avg_pool2d", _avg_pool2d, attributes(_pool_prepare),
+                       "the mean of each window, padding included")
 
 
 # -- randomness --------------------------------------------------------------------------------------------------------
@@ -319,7 +352,8 @@ def _dropout(x: Any, key: Any, *, p: float) -> Any:
     return where(keep, x * (1 / (1 - p) if p < 1 else 0.0), 0.0)
 
 
-dropout = composite("dropout", _dropout, attributes(_dropout_prepare), "zero each element with probability p, scale the rest by 1 / (1 - p)")
+dropout = composite("dropout", _dropout, attributes(_dropout_prepare),
+                    "zero each element with probability p, scale the rest by 1 / (1 - p)")
 
 
 def _normal_prepare(key: Any, shape: Any, dtype: Any = "f32") -> Prepared:
@@ -332,4 +366,5 @@ def _random_normal(key: Any, *, shape: Shape, dtype: DType) -> Any:
     return reshape(sqrt(-2.0 * log(1.0 - u)) * cos(v * (2 * math.pi)), shape)  # Box and Muller, 1958
 
 
-random_normal = composite("random_normal", _random_normal, attributes(_normal_prepare), "standard normal numbers, from a key (one i64)")
+random_normal = composite("random_normal", _random_normal, attributes(_normal_prepare),
+                          "standard normal numbers, from a key (one i64)")

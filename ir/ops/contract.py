@@ -11,13 +11,11 @@ import numpy as np
 from ..errors import DTypeError, ShapeError
 from ..op import Kind, Op
 from ..types import Shape, TensorType, broadcast_shapes
-from .define import attributes, composite, lift
+from .define import Prepared, attributes, composite, lift
 from .pointwise import add
 from .view import pad, reshape, transpose, windows
 
 __all__ = ["conv2d", "matmul"]
-
-Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def _matmul(x: Any, y: Any, transpose_x: bool = False, transpose_y: bool = False) -> Prepared:
@@ -66,7 +64,8 @@ def _matmul_flops(out: TensorType, x: TensorType, y: TensorType, *, transpose_x:
 
 
 matmul = Op(
-    name="matmul", kind=Kind.CONTRACT, doc="matrix product over the last two axes, each operand transposed if asked; leading axes broadcast",
+    name="matmul", kind=Kind.CONTRACT,
+    doc="matrix product over the last two axes, each operand transposed if asked; leading axes broadcast",
     prepare=attributes(_matmul), infer=_matmul_infer, eval=_matmul_eval, vjp=_matmul_vjp, flops=_matmul_flops)
 
 
@@ -81,16 +80,19 @@ def pair(n: int | Sequence[int]) -> tuple[int, int]:
 def _conv2d(x: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Prepared:
     x, weight = lift(x), lift(weight)
     if x.ndim != 4 or weight.ndim != 4:
-        raise ShapeError(f"conv2d({x.type}, {weight.type}): expected (batch, channels, height, width) and (out, channels / groups, kh, kw)")
+        raise ShapeError(f"conv2d({x.type}, {weight.type}): expected (batch, channels, height, width) "
+                         "and (out, channels / groups, kh, kw)")
     if groups < 1 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
-        raise ShapeError(f"conv2d({x.type}, {weight.type}, groups={groups}): the input has {x.shape[1]} channels, the weight is for "
-                         f"{weight.shape[1]} × {groups} groups, and its {weight.shape[0]} outputs must divide by the groups")
+        raise ShapeError(f"conv2d({x.type}, {weight.type}, groups={groups}): "
+                         f"the input has {x.shape[1]} channels, the weight is for {weight.shape[1]} × {groups} groups, "
+                         f"and its {weight.shape[0]} outputs must divide by the groups")
     (x, weight), _ = add.prepare(x, weight)
-    return (x, weight), {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": int(groups)}
+    attrs = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": int(groups)}
+    return (x, weight), attrs
 
 
 def _conv2d_expand(x: Any, weight: Any, *, stride: Shape, padding: Shape, dilation: Shape, groups: int) -> Any:
-    batch, channels = x.shape[:2]
+    batch = x.shape[0]
     out, inner, kh, kw = weight.shape
     if any(padding):
         x = pad(x, (0, 0, *padding), (0, 0, *padding))
@@ -98,7 +100,8 @@ def _conv2d_expand(x: Any, weight: Any, *, stride: Shape, padding: Shape, dilati
     oh, ow = view.shape[2:4]
     columns = transpose(reshape(view, (batch, groups, inner, oh, ow, kh, kw)), (1, 0, 3, 4, 2, 5, 6))
     columns = reshape(columns, (groups, batch * oh * ow, inner * kh * kw))
-    y = matmul(columns, reshape(weight, (groups, out // groups, inner * kh * kw)), False, True)  # (groups, batch·oh·ow, out / groups)
+    rows = reshape(weight, (groups, out // groups, inner * kh * kw))
+    y = matmul(columns, rows, False, True)  # (groups, batch·oh·ow, out / groups)
     return reshape(transpose(reshape(y, (groups, batch, oh, ow, out // groups)), (1, 0, 4, 2, 3)), (batch, out, oh, ow))
 
 
@@ -107,5 +110,6 @@ def _conv2d_flops(out: TensorType, x: TensorType, weight: TensorType, **_: Any) 
 
 
 conv2d = composite(
-    "conv2d", _conv2d_expand, attributes(_conv2d), "correlation of (batch, channels, height, width) with (out, channels / groups, kh, kw)",
+    "conv2d", _conv2d_expand, attributes(_conv2d),
+    "correlation of (batch, channels, height, width) with (out, channels / groups, kh, kw)",
     kind=Kind.CONTRACT, flops=_conv2d_flops)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..op import Kind, Op, registry
 from ..types import Shape, TensorType, broadcast_shapes, normalize_axes, reduced_shape
 
 Scalar = (bool, int, float)
+Prepared = tuple[tuple[Any, ...], dict[str, Any]]  # what `prepare` returns: operands and attributes
 
 
 def lift(thing: Any, dtype: DType | None = None) -> Any:
@@ -29,7 +30,8 @@ def lift(thing: Any, dtype: DType | None = None) -> Any:
         try:
             return Operand(np.asarray(thing, given.np))
         except OverflowError:
-            raise DTypeError(f"{thing} does not fit {given}; convert the tensor to a wider type first, as in x.to(tt.i64)") from None
+            raise DTypeError(f"{thing} does not fit {given}; convert the tensor to a wider type first, "
+                             "as in x.to(tt.i64)") from None
     if isinstance(thing, (list, tuple)):
         return Operand(np.asarray(thing))
     raise OpError(f"expected a tensor, a NumPy array or a number, got {type(thing).__name__}: {thing!r:.80}")
@@ -45,14 +47,19 @@ def widened(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if x.dtype in (f16.np, bf16.np) else x
 
 
-@lru_cache(maxsize=None)
+@cache
 def _loop_dtypes(ufunc: np.ufunc, keys: tuple[Any, ...]) -> tuple[DType, ...]:
-    """The element types NumPy would compute in: one per operand, then the result's. Python scalars stand as their type."""
+    """The element types NumPy would compute in: one per operand, then the result's. Python scalars stand as their type.
+
+    They are weak beside bf16 too (bf16 · 1.0 is bf16): NEP 50 means it, but NumPy does not know it of a foreign dtype.
+    """
+    only_bf16 = {k for k in keys if not isinstance(k, type)} == {bf16.np}
     try:
-        found = ufunc.resolve_dtypes((*keys, None))
+        found = ufunc.resolve_dtypes((*((bf16.np,) * len(keys) if only_bf16 else keys), None))
     except TypeError:
         shown = ", ".join(k.__name__ if isinstance(k, type) else str(as_dtype(k)) for k in keys)
-        raise DTypeError(f"{ufunc.__name__} is not defined for ({shown}); convert an operand first, as in x.to(tt.f32)") from None
+        raise DTypeError(
+            f"{ufunc.__name__} is not defined for ({shown}); convert an operand first, as in x.to(tt.f32)") from None
     return tuple(as_dtype(d) for d in found)
 
 
@@ -73,13 +80,15 @@ def _as_operand(x: Any, dtype: DType) -> Any:
     return lift(x, dtype) if isinstance(x, Scalar) else cast_to(lift(x), dtype)
 
 
-def pointwise(name: str, ufunc: np.ufunc, scalar: str, doc: str, *, vjp: Callable[..., Any] | None = None, eval: Callable[..., Any] | None = None,
-              flops: int = 1, transcendental: bool = False, commutative: bool = False) -> Op:
-    """An elementwise op. `ufunc` gives its meaning and its promotion; `eval` replaces the meaning where there is no such ufunc."""
+def pointwise(name: str, ufunc: np.ufunc, scalar: str, doc: str, *, vjp: Callable[..., Any] | None = None,
+              eval: Callable[..., Any] | None = None, flops: int = 1, transcendental: bool = False,
+              commutative: bool = False) -> Op:
+    """An elementwise op. `ufunc` gives its meaning and its promotion;
+    `eval` replaces the meaning where there is no such ufunc."""
     arity = ufunc.nin
     known: dict[Any, tuple[tuple[DType, ...], bool]] = {}  # what eager code asks again and again
 
-    def prepare(*operands: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def prepare(*operands: Any) -> Prepared:
         key = tuple([x.payload.dtype if isinstance(x, Operand) else type(x) for x in operands])
         if key in known:
             dtypes, ready = known[key]
@@ -95,20 +104,21 @@ def pointwise(name: str, ufunc: np.ufunc, scalar: str, doc: str, *, vjp: Callabl
     def infer(*types: TensorType) -> TensorType:
         dtypes = _loop_dtypes(ufunc, tuple(t.dtype.np for t in types))
         if any(t.dtype is not d for t, d in zip(types, dtypes, strict=False)):
-            raise DTypeError(f"{name}({', '.join(map(str, types))}): operands must be of the element types NumPy computes in, "
-                             f"({', '.join(map(str, dtypes[:-1]))}); insert casts")
+            raise DTypeError(f"{name}({', '.join(map(str, types))}): operands must be of the element types NumPy "
+                             f"computes in, ({', '.join(map(str, dtypes[:-1]))}); insert casts")
         return TensorType(dtypes[-1], broadcast_shapes(*(t.shape for t in types)))
 
-    return Op(name=name, kind=Kind.POINTWISE, doc=doc, infer=infer, eval=eval or ufunc, prepare=prepare, vjp=vjp, scalar=scalar,
-              transcendental=transcendental, commutative=commutative, flops=lambda out, *types: flops * out.size)
+    return Op(name=name, kind=Kind.POINTWISE, doc=doc, infer=infer, eval=eval or ufunc, prepare=prepare, vjp=vjp,
+              scalar=scalar, transcendental=transcendental, commutative=commutative,
+              flops=lambda out, *types: flops * out.size)
 
 
-def attributes(function: Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+def attributes(function: Callable[..., Prepared]) -> Callable[..., Prepared]:
     """A `prepare` written as a function with named attributes; a wrong call names the op and its signature."""
     signature = inspect.signature(function)
     bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
 
-    def prepare(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def prepare(*args: Any, **kwargs: Any) -> Prepared:
         try:
             return function(*args, **kwargs)
         except TinyTorchError:
@@ -116,17 +126,18 @@ def attributes(function: Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]) 
         except TypeError as error:
             name = next(op.name for op in registry.values() if op.prepare is prepare)
             reason = str(error).removeprefix(f"{function.__qualname__}() ")
-            raise OpError(f"{name}{signature.replace(parameters=bare, return_annotation=signature.empty)}: {reason}") from None
+            raise OpError(
+                f"{name}{signature.replace(parameters=bare, return_annotation=signature.empty)}: {reason}") from None
 
     prepare.__signature__ = signature  # type: ignore[attr-defined]
     return prepare
 
 
-def reduction(name: str, numpy: Callable[..., Any], doc: str, *, vjp: Callable[..., Any] | None, scalar: str | None, identity: Any,
-              accepts: str = "fiub", widen: bool = False) -> Op:
+def reduction(name: str, numpy: Callable[..., Any], doc: str, *, vjp: Callable[..., Any] | None, scalar: str | None,
+              identity: Any, accepts: str = "fiub", widen: bool = False) -> Op:
     """An op that folds axes. `widen`: small integers are summed as i64, as in NumPy."""
 
-    def prepare(x: Any, axis: Any = None, keepdims: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def prepare(x: Any, axis: Any = None, keepdims: bool = False) -> Prepared:
         x = lift(x)
         if x.dtype.kind not in accepts:
             raise DTypeError(f"{name} of {x.type}: expected {'a bool' if accepts == 'b' else 'a number'} tensor")
@@ -143,12 +154,13 @@ def reduction(name: str, numpy: Callable[..., Any], doc: str, *, vjp: Callable[.
         return np.asarray(numpy(widened(x), axis=axis, keepdims=keepdims)).astype(x.dtype, copy=False)
 
     prepare.__name__ = name
-    return Op(name=name, kind=Kind.REDUCE, doc=doc, infer=infer, eval=evaluate, prepare=attributes(prepare), vjp=vjp, scalar=scalar,
-              identity=identity, flops=lambda out, x, **_: x.size)
+    return Op(name=name, kind=Kind.REDUCE, doc=doc, infer=infer, eval=evaluate, prepare=attributes(prepare), vjp=vjp,
+              scalar=scalar, identity=identity, flops=lambda out, x, **_: x.size)
 
 
-def composite(name: str, expand: Callable[..., Any], prepare: Callable[..., Any], doc: str, *, vjp: Callable[..., Any] | None = None,
-              kind: Kind = Kind.COMPOSITE, flops: Callable[..., int] | None = None) -> Op:
+def composite(name: str, expand: Callable[..., Any], prepare: Callable[..., Any], doc: str, *,
+              vjp: Callable[..., Any] | None = None, kind: Kind = Kind.COMPOSITE,
+              flops: Callable[..., int] | None = None) -> Op:
     """An op that is defined by simpler ones: its type and meaning are its expansion's."""
 
     @lru_cache(maxsize=512)
@@ -157,14 +169,14 @@ def composite(name: str, expand: Callable[..., Any], prepare: Callable[..., Any]
         build.sources = False
         with build:
             result = expand(*(build.input("x", t) for t in types), **dict(attrs))
-        return result.type  # type: ignore[no-any-return]
+        return result.type
 
     def infer(*types: TensorType, **attrs: Any) -> TensorType:
         return infer_cached(types, tuple(attrs.items()))
 
     def evaluate(*arrays: np.ndarray, **attrs: Any) -> np.ndarray:
         with Evaluate():
-            return expand(*map(Operand, arrays), **attrs).payload  # type: ignore[no-any-return]
+            return expand(*map(Operand, arrays), **attrs).payload
 
     return Op(name=name, kind=kind, doc=doc, infer=infer, eval=evaluate, prepare=prepare, vjp=vjp, expand=expand,
-              **({"flops": flops} if flops else {}))
+              flops=flops or Op.flops)

@@ -13,14 +13,14 @@ from ..graph import Graph, evaluate
 from ..interp import Builder
 from ..op import Kind, Op
 from ..types import TensorType
-from .define import attributes, lift
+from .define import Prepared, attributes, lift
 
 __all__ = ["fused"]
 
 STYLES = ("pointwise", "reduce", "contract")
 
 
-def _prepare(*operands: Any, body: Graph | Callable[..., Any], style: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _prepare(*operands: Any, body: Graph | Callable[..., Any], style: str) -> Prepared:
     if style not in STYLES:
         raise OpError(f"fused: style {style!r}, expected one of {STYLES}")
     lifted = tuple(map(lift, operands))
@@ -46,4 +46,5 @@ def _eval(*arrays: np.ndarray, body: Graph, style: str) -> tuple[np.ndarray, ...
     return tuple(evaluate(body, arrays))
 
 
-fused = Op(name="fused", kind=Kind.FUSED, doc="run the graph `body` as one kernel", prepare=attributes(_prepare), infer=_infer, eval=_eval)
+fused = Op(name="fused", kind=Kind.FUSED, doc="run the graph `body` as one kernel", prepare=attributes(_prepare),
+           infer=_infer, eval=_eval)

@@ -1,4 +1,5 @@
-"""Gathering and scattering by integer positions. Negative positions count from the end; others out of range raise IndexError."""
+"""Gathering and scattering by integer positions. Negative positions count from the end;
+others out of range raise IndexError."""
 
 from __future__ import annotations
 
@@ -10,18 +11,17 @@ from ..dtypes import as_dtype
 from ..errors import DTypeError, ShapeError
 from ..op import Kind, Op
 from ..types import TensorType, broadcast_shapes, normalize_axis
-from .define import attributes, cast_to, lift
+from .define import Prepared, attributes, cast_to, lift
 from .view import broadcast_to
 
 __all__ = ["put_along", "scatter_add", "take", "take_along"]
-
-Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def _positions(indices: Any, op: str) -> Any:
     indices = lift(indices)
     if indices.dtype.kind not in "iu":
-        raise DTypeError(f"{op}: positions are {indices.type}, expected integers; a mask selects with `x[mask]` or `where`")
+        raise DTypeError(f"{op}: positions are {indices.type}, expected integers; "
+                         "a mask selects with `x[mask]` or `where`")
     return cast_to(indices, as_dtype(np.int64))
 
 
@@ -39,16 +39,17 @@ def _zeros_like(x: Any) -> Any:
 
 
 take = Op(
-    name="take", kind=Kind.INDEX, doc="the parts of x at `indices` along `axis`, as in an embedding", prepare=attributes(_take), infer=_take_infer,
-    eval=lambda x, indices, *, axis: np.take(x, indices, axis=axis),
+    name="take", kind=Kind.INDEX, doc="the parts of x at `indices` along `axis`, as in an embedding",
+    prepare=attributes(_take), infer=_take_infer, eval=lambda x, indices, *, axis: np.take(x, indices, axis=axis),
     vjp=lambda g, out, x, indices, *, axis: (scatter_add(_zeros_like(x), indices, g, axis), None))
 
 
 def _scatter(x: Any, indices: Any, updates: Any, axis: int = 0) -> Prepared:
     x, updates = lift(x), lift(updates)
-    operands, attrs = (x, _positions(indices, "scatter_add"), cast_to(updates, x.dtype)), {"axis": normalize_axis(axis, x.ndim)}
-    _scatter_infer(*(o.type for o in operands), **attrs)  # NumPy would broadcast the updates
-    return operands, attrs
+    operands = x, _positions(indices, "scatter_add"), cast_to(updates, x.dtype)
+    axis = normalize_axis(axis, x.ndim)
+    _scatter_infer(*(o.type for o in operands), axis=axis)  # NumPy would broadcast the updates
+    return operands, {"axis": axis}
 
 
 def _scatter_infer(x: TensorType, indices: TensorType, updates: TensorType, *, axis: int) -> TensorType:
@@ -60,13 +61,16 @@ def _scatter_infer(x: TensorType, indices: TensorType, updates: TensorType, *, a
 
 def _scatter_eval(x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, axis: int) -> np.ndarray:
     out = x.copy()
-    np.add.at(out, (*(np.s_[:],) * axis, indices), updates)
+    before: tuple[Any, ...] = (np.s_[:],) * axis
+    np.add.at(out, (*before, indices), updates)
     return out
 
 
-scatter_add = Op(
-    name="scatter_add", kind=Kind.INDEX, doc="x with `updates` added at `indices` along `axis`: the transpose of `take`", prepare=attributes(_scatter),
-    infer=_scatter_infer, eval=_scatter_eval, flops=lambda out, x, indices, updates, *, axis: updates.size,
+scatter_add: Op = Op(
+    name="scatter_add", kind=Kind.INDEX,
+    doc="x with `updates` added at `indices` along `axis`: the transpose of `take`",
+    prepare=attributes(_scatter), infer=_scatter_infer, eval=_scatter_eval,
+    flops=lambda out, x, indices, updates, *, axis: updates.size,
     vjp=lambda g, out, x, indices, updates, *, axis: (g, None, take(g, indices, axis)))
 
 
@@ -81,7 +85,8 @@ def _take_along_infer(x: TensorType, indices: TensorType, *, axis: int) -> Tenso
     rest = [t.shape[:axis] + (1,) + t.shape[axis + 1:] for t in (x, indices)]
     shape = broadcast_shapes(*rest)
     if shape != rest[0]:
-        raise ShapeError(f"take_along({x}, {indices}, axis={axis}): the other extents of the positions must be those of x, or 1")
+        raise ShapeError(f"take_along({x}, {indices}, axis={axis}): "
+                         "the other extents of the positions must be those of x, or 1")
     return TensorType(x.dtype, (*shape[:axis], indices.shape[axis], *shape[axis + 1:]))
 
 
@@ -108,12 +113,15 @@ def _put_eval(x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, axis: 
 
 
 take_along = Op(
-    name="take_along", kind=Kind.INDEX, doc="along `axis`, the element at the position that `indices` holds for each place", prepare=attributes(_take_along),
-    infer=_take_along_infer, eval=lambda x, indices, *, axis: np.take_along_axis(x, indices, axis),
+    name="take_along", kind=Kind.INDEX,
+    doc="along `axis`, the element at the position that `indices` holds for each place",
+    prepare=attributes(_take_along), infer=_take_along_infer,
+    eval=lambda x, indices, *, axis: np.take_along_axis(x, indices, axis),
     vjp=lambda g, out, x, indices, *, axis: (put_along(_zeros_like(x), indices, g, axis), None))
 
-put_along = Op(
-    name="put_along", kind=Kind.INDEX, doc="x with `updates` added along `axis` at the positions of `indices`: the transpose of `take_along`",
+put_along: Op = Op(
+    name="put_along", kind=Kind.INDEX,
+    doc="x with `updates` added along `axis` at the positions of `indices`: the transpose of `take_along`",
     prepare=attributes(_put), infer=_put_infer, eval=_put_eval,
     flops=lambda out, x, indices, updates, *, axis: updates.size,
     vjp=lambda g, out, x, indices, updates, *, axis: (g, None, take_along(g, indices, axis)))

@@ -1,7 +1,7 @@
 """Elementwise ops: one line of meaning, one of kernel text, one of gradient.
 
-In kernel text `{0}` is the first operand and `{T}` the name of its element type (`f32`), so `exp_{T}({0})` calls `vecmath.exp_f32`.
-In gradients `g` is the cotangent of the result `out`; the engine sums over broadcast axes.
+In kernel text `{0}` is the first operand and `{T}` the name of its element type (`f32`), so `exp_{T}({0})` calls
+`vecmath.exp_f32`. In gradients `g` is the cotangent of the result `out`; the engine sums over broadcast axes.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ import numpy as np
 from ..dtypes import DType, as_dtype
 from ..op import Kind, Op
 from ..types import TensorType, broadcast_shapes
-from .define import attributes, lift, pointwise
+from .define import Prepared, attributes, lift, pointwise
 
 __all__ = [
-    "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "ceil", "cos", "detach", "div", "eq", "erf", "exp", "expm1",
-    "floor", "floor_div", "ge", "gt", "le", "left_shift", "log", "log1p", "logical_and", "logical_not", "logical_or", "logical_xor", "lt",
-    "maximum", "minimum", "mod", "mul", "ne", "neg", "pow", "right_shift", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "sub", "tanh",
-    "where",
+    "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "ceil", "cos", "detach", "div",
+    "eq", "erf", "exp", "expm1", "floor", "floor_div", "ge", "gt", "le", "left_shift", "log", "log1p", "logical_and",
+    "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mod", "mul", "ne", "neg", "pow",
+    "right_shift", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "sub", "tanh", "where",
 ]
+
+
+def _flat(g: Any, out: Any, *operands: Any) -> tuple[None, ...]:
+    """No gradient for any operand: the op is constant nearly everywhere, or is meant to stop gradients."""
+    return (None,) * len(operands)
+
 
 # -- arithmetic --------------------------------------------------------------------------------------------------------
 
@@ -29,19 +35,22 @@ add = pointwise("add", np.add, "{0} + {1}", "x + y", commutative=True, vjp=lambd
 sub = pointwise("sub", np.subtract, "{0} - {1}", "x - y", vjp=lambda g, out, x, y: (g, -g))
 mul = pointwise("mul", np.multiply, "{0} * {1}", "x * y", commutative=True,
                 vjp=lambda g, out, x, y: (None if x.is_constant else g * y, None if y.is_constant else g * x))
-div = pointwise("div", np.true_divide, "{0} / {1}", "x / y", vjp=lambda g, out, x, y: (g / y, None if y.is_constant else -g * out / y))
+div = pointwise("div", np.true_divide, "{0} / {1}", "x / y",
+                vjp=lambda g, out, x, y: (g / y, None if y.is_constant else -g * out / y))
 neg = pointwise("neg", np.negative, "-{0}", "-x", vjp=lambda g, out, x: (-g,))
 abs = pointwise("abs", np.absolute, "absolute_{T}({0})", "|x|", vjp=lambda g, out, x: (g * sign(x),))
-sign = pointwise("sign", np.sign, "sign_{T}({0})", "-1, 0 or 1", vjp=lambda g, out, x: (None,))
-floor_div = pointwise("floor_div", np.floor_divide, "floor_div_{T}({0}, {1})", "⌊x / y⌋", vjp=lambda g, out, x, y: (None, None))
+sign: Op = pointwise("sign", np.sign, "sign_{T}({0})", "-1, 0 or 1", vjp=_flat)
+floor_div = pointwise("floor_div", np.floor_divide, "floor_div_{T}({0}, {1})", "⌊x / y⌋", vjp=_flat)
 mod = pointwise("mod", np.remainder, "mod_{T}({0}, {1})", "x - y⌊x / y⌋, with the sign of y",
                 vjp=lambda g, out, x, y: (g, -g * floor(x / y)))
-pow = pointwise("pow", np.power, "pow_{T}({0}, {1})", "x to the power y", transcendental=True,
-                vjp=lambda g, out, x, y: (g * y * pow(x, y - 1), None if y.is_constant else g * out * log(where(x > 0, x, 1.0))))
-maximum = pointwise("maximum", np.maximum, "maximum({0}, {1})", "the greater; nan if either is; ties share the gradient", commutative=True,
+pow: Op = pointwise("pow", np.power, "pow_{T}({0}, {1})", "x to the power y", transcendental=True,
+                    vjp=lambda g, out, x, y: (g * y * pow(x, y - 1),
+                                              None if y.is_constant else g * out * log(where(x > 0, x, 1.0))))
+maximum = pointwise("maximum", np.maximum, "maximum({0}, {1})",
+                    "the greater; nan if either is; ties share the gradient", commutative=True,
                     vjp=lambda g, out, x, y: (g * _share(x, y, x > y), g * _share(x, y, x < y)))
-minimum = pointwise("minimum", np.minimum, "minimum({0}, {1})", "the lesser; nan if either is; ties share the gradient", commutative=True,
-                    vjp=lambda g, out, x, y: (g * _share(x, y, x < y), g * _share(x, y, x > y)))
+minimum = pointwise("minimum", np.minimum, "minimum({0}, {1})", "the lesser; nan if either is; ties share the gradient",
+                    commutative=True, vjp=lambda g, out, x, y: (g * _share(x, y, x < y), g * _share(x, y, x > y)))
 
 
 def _share(x: Any, y: Any, wins: Any) -> Any:
@@ -51,23 +60,26 @@ def _share(x: Any, y: Any, wins: Any) -> Any:
 
 # -- rounding ----------------------------------------------------------------------------------------------------------
 
-_FLAT = {"vjp": lambda g, out, x: (None,)}
-floor = pointwise("floor", np.floor, "floor_{T}({0})", "round down", **_FLAT)
-ceil = pointwise("ceil", np.ceil, "ceil_{T}({0})", "round up", **_FLAT)
-round = pointwise("round", np.rint, "rint_{T}({0})", "round to the nearest, halves to even", **_FLAT)
+floor: Op = pointwise("floor", np.floor, "floor_{T}({0})", "round down", vjp=_flat)
+ceil = pointwise("ceil", np.ceil, "ceil_{T}({0})", "round up", vjp=_flat)
+round = pointwise("round", np.rint, "rint_{T}({0})", "round to the nearest, halves to even", vjp=_flat)
 
 # -- transcendental ----------------------------------------------------------------------------------------------------
 
 exp = pointwise("exp", np.exp, "exp_{T}({0})", "eˣ", transcendental=True, vjp=lambda g, out, x: (g * out,))
-expm1 = pointwise("expm1", np.expm1, "expm1_{T}({0})", "eˣ - 1, exact near 0", transcendental=True, vjp=lambda g, out, x: (g * (out + 1),))
-log = pointwise("log", np.log, "log_{T}({0})", "natural logarithm", transcendental=True, vjp=lambda g, out, x: (g / x,))
-log1p = pointwise("log1p", np.log1p, "log1p_{T}({0})", "log(1 + x), exact near 0", transcendental=True, vjp=lambda g, out, x: (g / (x + 1),))
+expm1 = pointwise("expm1", np.expm1, "expm1_{T}({0})", "eˣ - 1, exact near 0", transcendental=True,
+                  vjp=lambda g, out, x: (g * (out + 1),))
+log: Op = pointwise("log", np.log, "log_{T}({0})", "natural logarithm", transcendental=True,
+                    vjp=lambda g, out, x: (g / x,))
+log1p = pointwise("log1p", np.log1p, "log1p_{T}({0})", "log(1 + x), exact near 0", transcendental=True,
+                  vjp=lambda g, out, x: (g / (x + 1),))
 sqrt = pointwise("sqrt", np.sqrt, "sqrt_{T}({0})", "√x", vjp=lambda g, out, x: (g * 0.5 / out,))
 rsqrt = pointwise("rsqrt", np.sqrt, "rsqrt_{T}({0})", "1 / √x", flops=2, eval=lambda x: np.asarray(1 / np.sqrt(x)),
                   vjp=lambda g, out, x: (g * -0.5 * out / x,))
 sin = pointwise("sin", np.sin, "sin_{T}({0})", "sine", transcendental=True, vjp=lambda g, out, x: (g * cos(x),))
-cos = pointwise("cos", np.cos, "cos_{T}({0})", "cosine", transcendental=True, vjp=lambda g, out, x: (-g * sin(x),))
-tanh = pointwise("tanh", np.tanh, "tanh_{T}({0})", "hyperbolic tangent", transcendental=True, vjp=lambda g, out, x: (g * (1 - out * out),))
+cos: Op = pointwise("cos", np.cos, "cos_{T}({0})", "cosine", transcendental=True, vjp=lambda g, out, x: (-g * sin(x),))
+tanh = pointwise("tanh", np.tanh, "tanh_{T}({0})", "hyperbolic tangent", transcendental=True,
+                 vjp=lambda g, out, x: (g * (1 - out * out),))
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -84,22 +96,24 @@ def _erf_eval(x: np.ndarray) -> np.ndarray:
 
 sigmoid = pointwise("sigmoid", np.exp, "sigmoid_{T}({0})", "1 / (1 + e⁻ˣ)", transcendental=True, eval=_sigmoid, flops=3,
                     vjp=lambda g, out, x: (g * out * (1 - out),))
-erf = pointwise("erf", np.exp, "erf_{T}({0})", "error function 2/√π ∫₀ˣ exp(-t²) dt", transcendental=True, eval=_erf_eval,
-                vjp=lambda g, out, x: (g * exp(-x * x) * (2 / math.sqrt(math.pi)),))
+erf = pointwise("erf", np.exp, "erf_{T}({0})", "error function 2/√π ∫₀ˣ exp(-t²) dt", transcendental=True,
+                eval=_erf_eval, vjp=lambda g, out, x: (g * exp(-x * x) * (2 / math.sqrt(math.pi)),))
 
 # -- comparison and logic ----------------------------------------------------------------------------------------------
 
-_NONE = {"vjp": lambda g, out, x, y: (None, None)}
-eq = pointwise("eq", np.equal, "{0} == {1}", "x = y", commutative=True, **_NONE)
-ne = pointwise("ne", np.not_equal, "{0} != {1}", "x ≠ y", commutative=True, **_NONE)
-lt = pointwise("lt", np.less, "{0} < {1}", "x < y", **_NONE)
-le = pointwise("le", np.less_equal, "{0} <= {1}", "x ≤ y", **_NONE)
-gt = pointwise("gt", np.greater, "{0} > {1}", "x > y", **_NONE)
-ge = pointwise("ge", np.greater_equal, "{0} >= {1}", "x ≥ y", **_NONE)
-logical_not = pointwise("logical_not", np.logical_not, "negation({0})", "whether x is 0", **_FLAT)
-logical_and = pointwise("logical_and", np.logical_and, "truth({0}) & truth({1})", "whether both are not 0", commutative=True, **_NONE)
-logical_or = pointwise("logical_or", np.logical_or, "truth({0}) | truth({1})", "whether either is not 0", commutative=True, **_NONE)
-logical_xor = pointwise("logical_xor", np.logical_xor, "truth({0}) ^ truth({1})", "whether just one is not 0", commutative=True, **_NONE)
+eq = pointwise("eq", np.equal, "{0} == {1}", "x = y", commutative=True, vjp=_flat)
+ne = pointwise("ne", np.not_equal, "{0} != {1}", "x ≠ y", commutative=True, vjp=_flat)
+lt = pointwise("lt", np.less, "{0} < {1}", "x < y", vjp=_flat)
+le = pointwise("le", np.less_equal, "{0} <= {1}", "x ≤ y", vjp=_flat)
+gt = pointwise("gt", np.greater, "{0} > {1}", "x > y", vjp=_flat)
+ge = pointwise("ge", np.greater_equal, "{0} >= {1}", "x ≥ y", vjp=_flat)
+logical_not = pointwise("logical_not", np.logical_not, "negation({0})", "whether x is 0", vjp=_flat)
+logical_and = pointwise("logical_and", np.logical_and, "truth({0}) & truth({1})", "whether both are not 0",
+                        commutative=True, vjp=_flat)
+logical_or = pointwise("logical_or", np.logical_or, "truth({0}) | truth({1})", "whether either is not 0",
+                       commutative=True, vjp=_flat)
+logical_xor = pointwise("logical_xor", np.logical_xor, "truth({0}) ^ truth({1})", "whether just one is not 0",
+                        commutative=True, vjp=_flat)
 bitwise_not = pointwise("bitwise_not", np.bitwise_not, "invert_{T}({0})", "the bits of x turned over")
 bitwise_and = pointwise("bitwise_and", np.bitwise_and, "{0} & {1}", "bits that both have", commutative=True)
 bitwise_or = pointwise("bitwise_or", np.bitwise_or, "{0} | {1}", "bits that either has", commutative=True)
@@ -110,7 +124,7 @@ right_shift = pointwise("right_shift", np.right_shift, "shift_right_{T}({0}, {1}
 # -- choosing and converting -------------------------------------------------------------------------------------------
 
 
-def _where_prepare(condition: Any, x: Any, y: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _where_prepare(condition: Any, x: Any, y: Any) -> Prepared:
     condition = lift(condition)
     (x, y), _ = maximum.prepare(x, y)  # the usual promotion of two operands
     return (cast(condition, as_dtype(bool)) if condition.dtype.kind != "b" else condition, x, y), {}
@@ -120,9 +134,10 @@ def _where_infer(condition: TensorType, x: TensorType, y: TensorType) -> TensorT
     return TensorType(maximum.infer(x, y).dtype, broadcast_shapes(condition.shape, x.shape, y.shape))
 
 
-where = Op(
-    name="where", kind=Kind.POINTWISE, doc="x where `condition` holds, y elsewhere", infer=_where_infer, prepare=attributes(_where_prepare),
-    eval=lambda condition, x, y: np.where(condition, x, y), scalar="select({0}, {1}, {2})", flops=lambda out, *types: out.size,
+where: Op = Op(
+    name="where", kind=Kind.POINTWISE, doc="x where `condition` holds, y elsewhere", scalar="select({0}, {1}, {2})",
+    prepare=attributes(_where_prepare), infer=_where_infer, eval=lambda condition, x, y: np.where(condition, x, y),
+    flops=lambda out, *types: out.size,
     vjp=lambda g, out, condition, x, y: (None, where(condition, g, 0.0), where(condition, 0.0, g)))
 
 
@@ -130,11 +145,12 @@ def _cast_eval(x: np.ndarray, *, dtype: DType) -> np.ndarray:
     return x.astype(dtype.np)
 
 
-cast = Op(
-    name="cast", kind=Kind.POINTWISE, doc="the same numbers in another element type", eval=_cast_eval, scalar="{cast}({0})",
-    prepare=attributes(lambda x, dtype: ((lift(x),), {"dtype": as_dtype(dtype)})), infer=lambda x, *, dtype: TensorType(dtype, x.shape),
+cast: Op = Op(
+    name="cast", kind=Kind.POINTWISE, doc="the same numbers in another element type", scalar="{cast}({0})",
+    prepare=attributes(lambda x, dtype: ((lift(x),), {"dtype": as_dtype(dtype)})), eval=_cast_eval,
+    infer=lambda x, *, dtype: TensorType(dtype, x.shape),
     vjp=lambda g, out, x, *, dtype: (cast(g, x.dtype) if x.dtype.is_float else None,))
 
 detach = Op(
     name="detach", kind=Kind.POINTWISE, doc="x itself, through which no gradient flows", eval=lambda x: x, scalar="{0}",
-    prepare=attributes(lambda x: ((lift(x),), {})), infer=lambda x: x, vjp=lambda g, out, x: (None,))
+    prepare=attributes(lambda x: ((lift(x),), {})), infer=lambda x: x, vjp=_flat)

@@ -11,7 +11,7 @@ from ..dtypes import as_dtype
 from ..errors import ShapeError
 from ..op import Kind, Op
 from ..types import TensorType, normalize_axis, reduced_shape
-from .define import attributes, lift, reduction, widened
+from .define import Prepared, attributes, lift, reduction, widened
 from .pointwise import cast, eq
 from .view import broadcast_to, concat, pad, reshape, slice, transpose
 
@@ -36,7 +36,8 @@ def _prod_vjp(g: Any, out: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool
 
 
 def _product_of_others(x: Any) -> Any:
-    """For each element of the last axis the product of all others, by pairs: no division, so that zeros are right at every order."""
+    """For each element of the last axis the product of all others, by pairs:
+    no division, so that zeros are right at every order."""
     *lead, n = x.shape
     if n < 2 or 0 in lead:
         return broadcast_to(lift(1, x.dtype), x.shape)
@@ -49,15 +50,19 @@ def _product_of_others(x: Any) -> Any:
     return slice(reshape(concat(rest * right, rest * left, axis=-1), x.shape), [0] * x.ndim, (*lead, n))
 
 
-sum = reduction("sum", np.sum, "Σ over `axis` (all by default); small integers and booleans are summed as i64", scalar="{0} + {1}", identity=0, widen=True,
+sum = reduction("sum", np.sum, "Σ over `axis` (all by default); small integers and booleans are summed as i64",
+                scalar="{0} + {1}", identity=0, widen=True,
                 vjp=lambda g, out, x, *, axis, keepdims: (broadcast_to(spread(g, x, axis), x.shape),))
-prod = reduction("prod", np.prod, "Π over `axis` (all by default)", scalar="{0} * {1}", identity=1, widen=True, vjp=_prod_vjp)
-max = reduction("max", np.max, "the greatest over `axis`; nan if one is nan", scalar="maximum({0}, {1})", identity=None, vjp=_extreme_vjp)
-min = reduction("min", np.min, "the least over `axis`; nan if one is nan", scalar="minimum({0}, {1})", identity=None, vjp=_extreme_vjp)
+prod = reduction("prod", np.prod, "Π over `axis` (all by default)", scalar="{0} * {1}", identity=1, widen=True,
+                 vjp=_prod_vjp)
+max = reduction("max", np.max, "the greatest over `axis`; nan if one is nan", scalar="maximum({0}, {1})", identity=None,
+                vjp=_extreme_vjp)
+min = reduction("min", np.min, "the least over `axis`; nan if one is nan", scalar="minimum({0}, {1})", identity=None,
+                vjp=_extreme_vjp)
 
 
 def _position(name: str, numpy: Any) -> Op:
-    def prepare(x: Any, axis: int = -1, keepdims: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def prepare(x: Any, axis: int = -1, keepdims: bool = False) -> Prepared:
         x = lift(x)
         return (x,), {"axis": normalize_axis(axis, x.ndim), "keepdims": bool(keepdims)}
 
@@ -67,8 +72,11 @@ def _position(name: str, numpy: Any) -> Op:
         return TensorType(as_dtype(np.int64), reduced_shape(x.shape, (axis,), keepdims))
 
     prepare.__name__ = name
-    return Op(name=name, kind=Kind.INDEX, doc=f"the position of the {'greatest' if name == 'argmax' else 'least'} along `axis`; the first among equals",
-              infer=infer, eval=lambda x, *, axis, keepdims: np.asarray(numpy(x, axis=axis, keepdims=keepdims)), prepare=attributes(prepare),
+    return Op(name=name, kind=Kind.INDEX,
+              doc=f"the position of the {'greatest' if name == 'argmax' else 'least'} along "
+              "`axis`; the first among equals",
+              infer=infer, eval=lambda x, *, axis, keepdims: np.asarray(numpy(x, axis=axis, keepdims=keepdims)),
+              prepare=attributes(prepare),
               vjp=lambda g, out, x, *, axis, keepdims: (None,), flops=lambda out, x, **_: x.size - out.size)
 
 
@@ -82,13 +90,15 @@ def _flip(x: Any, axis: int) -> Any:
     return slice(x, start=start, size=x.shape, step=[-1 if a == axis else 1 for a in range(x.ndim)])
 
 
-def _cumsum(x: Any, axis: int = -1) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _cumsum(x: Any, axis: int = -1) -> Prepared:
     x = lift(x)
     x = cast(x, as_dtype(np.int64)) if x.dtype.kind in "iub" else x
     return (x,), {"axis": normalize_axis(axis, x.ndim)}
 
 
-cumsum = Op(
-    name="cumsum", kind=Kind.INDEX, doc="running sums along `axis`", infer=lambda x, *, axis: x, prepare=attributes(_cumsum),
-    eval=lambda x, *, axis: np.cumsum(widened(x), axis=axis).astype(x.dtype, copy=False), flops=lambda out, x, *, axis: x.size - x.size // (x.shape[axis] or 1),
+cumsum: Op = Op(
+    name="cumsum", kind=Kind.INDEX, doc="running sums along `axis`", infer=lambda x, *, axis: x,
+    prepare=attributes(_cumsum),
+    eval=lambda x, *, axis: np.cumsum(widened(x), axis=axis).astype(x.dtype, copy=False),
+    flops=lambda out, x, *, axis: x.size - x.size // (x.shape[axis] or 1),
     vjp=lambda g, out, x, *, axis: (_flip(cumsum(_flip(g, axis), axis), axis),))

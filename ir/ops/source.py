@@ -12,12 +12,12 @@ from ..errors import OpError
 from ..interp import nested_tuple
 from ..op import Kind, Op
 from ..types import TensorType, normalize_axis
-from .define import attributes
+from .define import Prepared, attributes
 
 __all__ = ["constant", "iota"]
 
 
-def _constant(value: Any, dtype: Any, shape: tuple[int, ...] = ()) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _constant(value: Any, dtype: Any, shape: tuple[int, ...] = ()) -> Prepared:
     plain = value if isinstance(value, (bool, int, float)) else nested_tuple(np.asarray(value))
     return (), {"value": plain, "dtype": as_dtype(dtype), "shape": tuple(int(n) for n in shape)}
 
@@ -38,8 +38,9 @@ constant = Op(
     prepare=attributes(_constant), eval=_constant_eval, infer=_constant_infer)
 
 
-def _iota(shape: Any, axis: int = 0, dtype: Any = "i64") -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return (), {"shape": tuple(int(n) for n in shape), "axis": normalize_axis(axis, len(shape)), "dtype": as_dtype(dtype)}
+def _iota(shape: Any, axis: int = 0, dtype: Any = "i64") -> Prepared:
+    return (), {"shape": tuple(int(n) for n in shape), "axis": normalize_axis(axis, len(shape)),
+                "dtype": as_dtype(dtype)}
 
 
 def _iota_eval(*, shape: tuple[int, ...], axis: int, dtype: DType) -> np.ndarray:
@@ -48,5 +49,6 @@ def _iota_eval(*, shape: tuple[int, ...], axis: int, dtype: DType) -> np.ndarray
 
 
 iota = Op(
-    name="iota", kind=Kind.SOURCE, doc="0, 1, 2, … along `axis`: each element is its own index there.", scalar="{cast}({index})",
+    name="iota", kind=Kind.SOURCE, doc="0, 1, 2, … along `axis`: each element is its own index there.",
+    scalar="{cast}({index})",
     prepare=attributes(_iota), eval=_iota_eval, infer=lambda *, shape, axis, dtype: TensorType(dtype, shape))

@@ -13,11 +13,9 @@ from ..dtypes import as_dtype
 from ..errors import DTypeError, ShapeError
 from ..op import Kind, Op
 from ..types import Shape, TensorType, broadcast_shapes, normalize_axis
-from .define import attributes, cast_to, lift
+from .define import Prepared, attributes, cast_to, lift
 
 __all__ = ["broadcast_to", "concat", "fold", "pad", "reshape", "slice", "transpose", "windows"]
-
-Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def _reshape(x: Any, shape: Any) -> Prepared:
@@ -28,13 +26,14 @@ def _reshape(x: Any, shape: Any) -> Prepared:
         rest = math.prod(n for n in shape if n != -1)
         shape = tuple((size // rest if rest else 0) if n == -1 else n for n in shape)
     if math.prod(shape) != size or any(n < 0 for n in shape):
-        raise ShapeError(f"reshape of {x.type} ({size} elements) to {shape} ({math.prod(shape)}): the numbers of elements must agree")
+        raise ShapeError(f"reshape of {x.type} ({size} elements) to {shape} ({math.prod(shape)}): "
+                         "the numbers of elements must agree")
     return (x,), {"shape": shape}
 
 
-reshape = Op(
-    name="reshape", kind=Kind.VIEW, doc="the same elements in C order in another shape; one extent may be -1", prepare=attributes(_reshape),
-    eval=lambda x, *, shape: x.reshape(shape), infer=lambda x, *, shape: _sized(x, shape),
+reshape: Op = Op(
+    name="reshape", kind=Kind.VIEW, doc="the same elements in C order in another shape; one extent may be -1",
+    prepare=attributes(_reshape), eval=lambda x, *, shape: x.reshape(shape), infer=lambda x, *, shape: _sized(x, shape),
     vjp=lambda g, out, x, *, shape: (reshape(g, x.shape),))
 
 
@@ -52,9 +51,10 @@ def _transpose(x: Any, axes: Sequence[int] | None = None) -> Prepared:
     return (x,), {"axes": order}
 
 
-transpose = Op(
+transpose: Op = Op(
     name="transpose", kind=Kind.VIEW, doc="axes in another order (reversed by default)", prepare=attributes(_transpose),
-    eval=lambda x, *, axes: x.transpose(axes), infer=lambda x, *, axes: TensorType(x.dtype, tuple(x.shape[a] for a in axes)),
+    eval=lambda x, *, axes: x.transpose(axes),
+    infer=lambda x, *, axes: TensorType(x.dtype, tuple(x.shape[a] for a in axes)),
     vjp=lambda g, out, x, *, axes: (transpose(g, tuple(int(a) for a in np.argsort(axes))),))
 
 
@@ -98,40 +98,49 @@ def _slice_eval(x: np.ndarray, *, start: Shape, size: Shape, step: Shape) -> np.
 
 def _slice_vjp(g: Any, out: Any, x: Any, *, start: Shape, size: Shape, step: Shape) -> tuple[Any]:
     if any(s < 0 for s in step):  # turn the axes round that run backwards
-        g = slice(g, start=[n - 1 if s < 0 and n else 0 for n, s in zip(size, step, strict=True)], size=size, step=[-1 if s < 0 else 1 for s in step])
+        g = slice(g, start=[n - 1 if s < 0 and n else 0 for n, s in zip(size, step, strict=True)], size=size,
+                  step=[-1 if s < 0 else 1 for s in step])
         start = tuple(f + (n - 1) * s if s < 0 and n else f for f, n, s in zip(start, size, step, strict=True))
     gaps = tuple(builtins.abs(s) - 1 for s in step)
     low = tuple(f if n else 0 for f, n in zip(start, size, strict=True))
-    high = tuple(extent - lo - n - builtins.max(n - 1, 0) * gap for extent, lo, n, gap in zip(x.shape, low, size, gaps, strict=True))
+    high = tuple(extent - lo - n - builtins.max(n - 1, 0) * gap
+                 for extent, lo, n, gap in zip(x.shape, low, size, gaps, strict=True))
     return (pad(g, low, high, gaps),)
 
 
 slice = Op(
-    name="slice", kind=Kind.VIEW, doc="elements start, start + step, … (`size` of them) along every axis; steps may be negative",
+    name="slice", kind=Kind.VIEW,
+    doc="elements start, start + step, … (`size` of them) along every axis; steps may be negative",
     prepare=attributes(_slice), infer=_slice_infer, eval=_slice_eval, vjp=_slice_vjp)
 
 
-def _pad(x: Any, low: Sequence[int], high: Sequence[int], interior: Sequence[int] | None = None, value: float = 0.0) -> Prepared:
+def _pad(x: Any, low: Sequence[int], high: Sequence[int], interior: Sequence[int] | None = None,
+         value: float = 0.0) -> Prepared:
     x = lift(x)
     ints = [tuple(int(n) for n in part) for part in (low, high, interior or (0,) * x.ndim)]
     if any(len(part) != x.ndim for part in ints) or any(n < 0 for part in ints for n in part):
-        raise ShapeError(f"pad of {x.type} by low={low}, high={high}, interior={interior}: expected {x.ndim} counts ≥ 0 each")
+        raise ShapeError(f"pad of {x.type} by low={low}, high={high}, interior={interior}: "
+                         f"expected {x.ndim} counts ≥ 0 each")
     return (x,), dict(zip(("low", "high", "interior"), ints, strict=True)) | {"value": float(value)}
 
 
 def _pad_infer(x: TensorType, *, low: Shape, high: Shape, interior: Shape, value: float) -> TensorType:
-    return TensorType(x.dtype, tuple(a + b + n + builtins.max(n - 1, 0) * gap for n, a, b, gap in zip(x.shape, low, high, interior, strict=True)))
+    return TensorType(x.dtype, tuple(a + b + n + builtins.max(n - 1, 0) * gap
+                                     for n, a, b, gap in zip(x.shape, low, high, interior, strict=True)))
 
 
 def _pad_eval(x: np.ndarray, *, low: Shape, high: Shape, interior: Shape, value: float) -> np.ndarray:
-    out = np.full(_pad_infer(TensorType.of(x), low=low, high=high, interior=interior, value=value).shape, value, x.dtype)
-    out[tuple(np.s_[a:a + builtins.max(n - 1, 0) * (gap + 1) + builtins.min(n, 1):gap + 1] for n, a, gap in zip(x.shape, low, interior, strict=True))] = x
+    shape = _pad_infer(TensorType.of(x), low=low, high=high, interior=interior, value=value).shape
+    out = np.full(shape, value, x.dtype)
+    out[tuple(np.s_[a:a + builtins.max(n - 1, 0) * (gap + 1) + builtins.min(n, 1):gap + 1]
+              for n, a, gap in zip(x.shape, low, interior, strict=True))] = x
     return out
 
 
 pad = Op(
-    name="pad", kind=Kind.INDEX, doc="put `value` before, after and between the elements of every axis", prepare=attributes(_pad), infer=_pad_infer,
-    eval=_pad_eval, vjp=lambda g, out, x, *, low, high, interior, value: (slice(g, low, x.shape, [n + 1 for n in interior]),))
+    name="pad", kind=Kind.INDEX, doc="put `value` before, after and between the elements of every axis",
+    prepare=attributes(_pad), infer=_pad_infer, eval=_pad_eval,
+    vjp=lambda g, out, x, *, low, high, interior, value: (slice(g, low, x.shape, [n + 1 for n in interior]),))
 
 
 def _concat(*parts: Any, axis: int = 0) -> Prepared:
@@ -146,11 +155,12 @@ def _concat_infer(*types: TensorType, axis: int) -> TensorType:
     first = types[0]
     rest = [t.shape[:axis] + t.shape[axis + 1:] for t in types]
     if any(r != rest[0] or t.ndim != first.ndim for r, t in zip(rest, types, strict=True)):
-        raise ShapeError(f"concat({', '.join(map(str, types))}, axis={axis}): all extents but that of axis {axis} must agree")
+        raise ShapeError(f"concat({', '.join(map(str, types))}, axis={axis}): "
+                         f"all extents but that of axis {axis} must agree")
     if any(t.dtype is not first.dtype for t in types):
         raise DTypeError(f"concat({', '.join(map(str, types))}): element types must agree; insert casts")
-    return TensorType(first.dtype, (*first.shape[:axis], builtins.sum(t.shape[axis] for t in types), *first.shape[axis + 1:]))
-
+    return TensorType(first.dtype,
+                      (*first.shape[:axis], builtins.sum(t.shape[axis] for t in types), *first.shape[axis + 1:]))
 
 
 def _concat_vjp(g: Any, out: Any, *parts: Any, axis: int) -> tuple[Any, ...]:
@@ -162,24 +172,28 @@ def _concat_vjp(g: Any, out: Any, *parts: Any, axis: int) -> tuple[Any, ...]:
 
 
 concat = Op(
-    name="concat", kind=Kind.INDEX, doc="tensors one after the other along `axis`", prepare=attributes(_concat), infer=_concat_infer,
-    eval=lambda *parts, axis: np.concatenate(parts, axis=axis), vjp=_concat_vjp)
+    name="concat", kind=Kind.INDEX, doc="tensors one after the other along `axis`", prepare=attributes(_concat),
+    infer=_concat_infer, eval=lambda *parts, axis: np.concatenate(parts, axis=axis), vjp=_concat_vjp)
 
 
-def _windows(x: Any, axes: Sequence[int], size: Sequence[int], step: Sequence[int], dilation: Sequence[int]) -> Prepared:
+def _windows(x: Any, axes: Sequence[int], size: Sequence[int], step: Sequence[int],
+             dilation: Sequence[int]) -> Prepared:
     x = lift(x)
     found = tuple(normalize_axis(a, x.ndim) for a in axes)
-    return (x,), {"axes": found} | {k: tuple(int(n) for n in v) for k, v in (("size", size), ("step", step), ("dilation", dilation))}
+    return (x,), {"axes": found} | {k: tuple(int(n) for n in v)
+                                    for k, v in (("size", size), ("step", step), ("dilation", dilation))}
 
 
 def _windows_infer(x: TensorType, *, axes: Shape, size: Shape, step: Shape, dilation: Shape) -> TensorType:
     if not len(axes) == len(size) == len(step) == len(dilation):
-        raise ShapeError(f"windows of {x} over axes={axes}: size={size}, step={step}, dilation={dilation} must have a number for each axis")
+        raise ShapeError(f"windows of {x} over axes={axes}: "
+                         f"size={size}, step={step}, dilation={dilation} must have a number for each axis")
     shape = list(x.shape)
     for axis, n, stride, gap in zip(axes, size, step, dilation, strict=True):
         reach = (n - 1) * gap + 1
         if n < 1 or stride < 1 or gap < 1 or reach > x.shape[axis]:
-            raise ShapeError(f"windows of {x}: a window of {n} (step {stride}, dilation {gap}) reaches {reach} elements, axis {axis} has {x.shape[axis]}")
+            raise ShapeError(f"windows of {x}: a window of {n} (step {stride}, dilation {gap}) "
+                             f"reaches {reach} elements, axis {axis} has {x.shape[axis]}")
         shape[axis] = (x.shape[axis] - reach) // stride + 1
     return TensorType(x.dtype, (*shape, *size))
 
@@ -187,11 +201,13 @@ def _windows_infer(x: TensorType, *, axes: Shape, size: Shape, step: Shape, dila
 def _windows_eval(x: np.ndarray, *, axes: Shape, size: Shape, step: Shape, dilation: Shape) -> np.ndarray:
     shape = _windows_infer(TensorType.of(x), axes=axes, size=size, step=step, dilation=dilation).shape
     strides = [s * step[axes.index(a)] if a in axes else s for a, s in enumerate(x.strides)]
-    return np.lib.stride_tricks.as_strided(x, shape, (*strides, *(x.strides[a] * d for a, d in zip(axes, dilation, strict=True))), writeable=False)
+    inner = [x.strides[a] * d for a, d in zip(axes, dilation, strict=True)]
+    return np.lib.stride_tricks.as_strided(x, shape, (*strides, *inner), writeable=False)
 
 
 windows = Op(
-    name="windows", kind=Kind.VIEW, doc="sliding windows over `axes`: their positions stay in place, their contents become new last axes",
+    name="windows", kind=Kind.VIEW,
+    doc="sliding windows over `axes`: their positions stay in place, their contents become new last axes",
     prepare=attributes(_windows), infer=_windows_infer, eval=_windows_eval,
     vjp=lambda g, out, x, **attrs: (fold(g, shape=x.shape, **attrs),))
 
@@ -213,11 +229,13 @@ def _fold_infer(x: TensorType, *, shape: Shape, **attrs: Shape) -> TensorType:
 def _fold_eval(x: np.ndarray, *, shape: Shape, axes: Shape, size: Shape, step: Shape, dilation: Shape) -> np.ndarray:
     out = np.zeros(shape, x.dtype)
     for place in np.ndindex(*size):
-        at = {a: np.s_[p * d:p * d + (x.shape[a] - 1) * s + 1:s] for a, p, s, d in zip(axes, place, step, dilation, strict=True)}
+        at = {a: np.s_[p * d:p * d + (x.shape[a] - 1) * s + 1:s]
+              for a, p, s, d in zip(axes, place, step, dilation, strict=True)}
         out[tuple(at.get(a, np.s_[:]) for a in range(len(shape)))] += x[(..., *place)]
     return out
 
 
-fold = Op(
-    name="fold", kind=Kind.INDEX, doc="add windows up where they lie: the transpose of `windows`", prepare=attributes(_fold), infer=_fold_infer,
-    eval=_fold_eval, flops=lambda out, x, **_: x.size, vjp=lambda g, out, x, *, shape, **attrs: (windows(g, **attrs),))
+fold: Op = Op(
+    name="fold", kind=Kind.INDEX, doc="add windows up where they lie: the transpose of `windows`",
+    prepare=attributes(_fold), infer=_fold_infer, eval=_fold_eval, flops=lambda out, x, **_: x.size,
+    vjp=lambda g, out, x, *, shape, **attrs: (windows(g, **attrs),))

@@ -14,7 +14,8 @@ from tinytorch.ir.types import row_major_strides
 @given(graph=graphs(max_nodes=12, steps=(*VIEWS, "windows"), dtypes=(f32,)))
 def test_layouts_are_numpys(graph: Graph) -> None:
     where = layouts(graph)
-    arrays: dict[Value, np.ndarray] = {v: np.random.default_rng(0).standard_normal(v.shape).astype(np.float32) for v in graph.inputs}
+    arrays: dict[Value, np.ndarray] = {v: np.random.default_rng(0).standard_normal(v.shape).astype(np.float32)
+                                       for v in graph.inputs}
     for node in graph.nodes:
         operands = [arrays[v] for v in node.inputs]
         result = np.asarray(node.op.eval(*operands, **node.attrs))
@@ -33,7 +34,8 @@ def test_layouts_are_numpys(graph: Graph) -> None:
 
 
 @pytest.mark.parametrize("shape, strides, packed", [
-    ((), (), True), ((3,), (1,), True), ((3,), (2,), False), ((1,), (7,), True), ((2, 3), (3, 1), True), ((2, 3), (1, 2), False),
+    ((), (), True), ((3,), (1,), True), ((3,), (2,), False), ((1,), (7,), True), ((2, 3), (3, 1), True),
+    ((2, 3), (1, 2), False),
     ((2, 1, 3), (3, 99, 1), True), ((0, 3), (5, 5), True), ((3, 0), (5, 5), True), ((2, 3), (0, 1), False),
 ])
 def test_packed(shape: tuple[int, ...], strides: tuple[int, ...], packed: bool) -> None:
@@ -50,5 +52,6 @@ def test_views_share_the_root_and_copies_are_roots() -> None:
         flat = ops.reshape(turned, (24,))
         rows = ops.reshape(flat, (2, 12))
     where = layouts(build.finish([part, rows]))
-    assert where[part.payload].root is x.payload and where[part.payload].offset == 5 + 6 and where[part.payload].strides == (-2, 6)
+    found = where[part.payload]
+    assert found.root is x.payload and found.offset == 5 + 6 and found.strides == (-2, 6)
     assert where[flat.payload].root is flat.payload and where[rows.payload].root is flat.payload

@@ -47,7 +47,8 @@ def forget_a_node(graph: Graph) -> Graph:
 def wrong_type(graph: Graph) -> Graph:
     wrong = Value(TensorType(f64, (1,)), "wrong")
     node = graph.nodes[-1]
-    return graph.with_(nodes=(*graph.nodes[:-1], type(node)(node.op, node.inputs, node.attrs, (wrong,))), outputs=(wrong,))
+    return graph.with_(nodes=(*graph.nodes[:-1], type(node)(node.op, node.inputs, node.attrs, (wrong,))),
+                       outputs=(wrong,))
 
 
 def test_a_pipeline_is_a_pass_and_opens_those_inside() -> None:
@@ -65,13 +66,17 @@ def test_the_table_counts() -> None:
     rows = history.table(peak=True)
     last = history[-1].graph
     assert [row.name for row in rows] == [stage.name for stage in history]
-    assert rows[-1].nodes == len(last.nodes) and rows[-1].peak == plan_memory(last).size and history.table()[0].peak is None
-    assert rows[-1].kernels == launches(last) == sum(n.op.kind not in (Kind.VIEW, Kind.SOURCE) for n in last.nodes) < rows[1].kernels
+    assert rows[-1].nodes == len(last.nodes) and rows[-1].peak == plan_memory(
+        last).size and history.table()[0].peak is None
+    assert rows[-1].kernels == launches(last) == sum(n.op.kind not in (Kind.VIEW, Kind.SOURCE)
+                                                     for n in last.nodes) < rows[1].kernels
     assert rows[-1].flops <= rows[1].flops and rows[-1].bytes < rows[1].bytes
-    assert rows[0].flops > 2 * 64 * (784 * 128 * 2 + 128 * 64 * 3 + 64 * 10 * 3), "three products a layer, two for the first"
+    assert rows[0].flops > 2 * 64 * (784 * 128 * 2 + 128 * 64 * 3 + 64 * 10
+                                     * 3), "three products a layer, two for the first"
 
 
-@pytest.mark.parametrize("broken", [forget_a_node, wrong_type, lambda graph: 1 / 0, lambda graph: None], ids=["forgets", "type", "raises", "nothing"])
+@pytest.mark.parametrize("broken", [forget_a_node, wrong_type, lambda graph: 1 / 0, lambda graph: None],
+                         ids=["forgets", "type", "raises", "nothing"])
 def test_an_error_names_the_pass_and_shows_the_graph(broken: Any) -> None:
     with pytest.raises(PassError, match=rf"{broken.__name__}[\s\S]*def program\(x0: f32\[4, 3\]\)") as caught:
         Pipeline(Simplify(), broken).run(some_graph())
@@ -89,7 +94,8 @@ def test_levels_of_verification(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYTORCH_VERIFY", "1")
     Pipeline(add_one).run(some_graph())
     monkeypatch.setenv("TINYTORCH_VERIFY", "2")
-    with pytest.raises(PassError, match=r"add_one broke the graph: output 0 \(add_1: f32\[4, 3\]\) differs by 1[\s\S]*before add_one"):
+    text = r"add_one broke the graph: output 0 \(add_1: f32\[4, 3\]\) differs by 1[\s\S]*before add_one"
+    with pytest.raises(PassError, match=text):
         Pipeline(Simplify(), add_one).run(some_graph())
     Pipeline(ExpandComposites(), Simplify(), MergeCommon(), RemoveDead()).run(mlp_step())
     Pipeline(lambda graph: graph.with_(outputs=graph.outputs * 2)).run(some_graph())  # another signature: not compared
@@ -109,7 +115,8 @@ def test_same_meaning_allows_roundings_and_no_more(dtype: Any) -> None:
     def scaled(c: float) -> Graph:
         return program(lambda x: ops.sum(x) * ops.constant(c, dtype), TensorType(dtype, (16,)))
 
-    check_same_meaning(scaled(1.0), program(lambda x: ops.sum(ops.sum(ops.reshape(x, (4, 4)), 0)), TensorType(dtype, (16,))))
+    check_same_meaning(scaled(1.0),
+                       program(lambda x: ops.sum(ops.sum(ops.reshape(x, (4, 4)), 0)), TensorType(dtype, (16,))))
     with pytest.raises(PassError, match="output 0"):
         check_same_meaning(scaled(1.0), scaled(1.25))
     check_same_meaning(scaled(1.0), scaled(1.25), tolerance=0.3)
@@ -149,7 +156,8 @@ def test_the_culprit_is_found() -> None:
     assert stage is not None and stage.name == "add_one"
     assert find_culprit(pipeline, some_graph(), [x], tolerance=2.0) is None
     assert find_culprit(Pipeline(Simplify()), some_graph()) is None
-    stage = find_culprit(pipeline, some_graph(), is_wrong=lambda graph: all(n.op is not ops.softmax for n in graph.nodes))
+    stage = find_culprit(pipeline, some_graph(),
+                         is_wrong=lambda graph: all(n.op is not ops.softmax for n in graph.nodes))
     assert stage is not None and stage.name == "ExpandComposites"
     with pytest.raises(PassError, match="before any pass"):
         find_culprit(pipeline, some_graph(), is_wrong=lambda graph: True)

@@ -1,4 +1,5 @@
-"""Plans are run in a simulated arena: one block of bytes, a slot for each value, views by strides, elementwise ops in place."""
+"""Plans are run in a simulated arena: one block of bytes, a slot for each value, views by strides,
+elementwise ops in place."""
 
 import time
 from typing import Any
@@ -25,7 +26,8 @@ class Arena:
     def __init__(self, graph: Graph, plan: MemoryPlan, inputs: list[np.ndarray]) -> None:
         self.graph, self.plan, self.where = graph, plan, layouts(graph)
         self.bytes = np.random.default_rng(0).integers(0, 255, plan.size, np.uint8)  # whatever an earlier run left
-        self.outside: dict[Value, np.ndarray] = {v: np.array(a, v.dtype.np, order="C") for v, a in zip(graph.inputs, inputs, strict=True)}
+        self.outside: dict[Value, np.ndarray] = {v: np.array(a, v.dtype.np, order="C")
+                                                 for v, a in zip(graph.inputs, inputs, strict=True)}
         self.fresh = {v for number, v in enumerate(graph.outputs) if number not in graph.donated}
 
     def run(self) -> list[np.ndarray]:
@@ -42,14 +44,16 @@ class Arena:
         return self.finish()
 
     def by_rows(self, node: Node) -> None:
-        """Element by element along the first axis, stored at once: reading at another index than one writes would show."""
+        """Element by element along the first axis, stored at once:
+        reading at another index than one writes would show."""
         out = self.slot(node.output)
         operands = [np.broadcast_to(self.read(v), out.shape) for v in node.inputs]
         for row in range(out.shape[0]):
             out[row] = node.op.eval(*(a[row] for a in operands), **node.attrs)
 
     def finish(self) -> list[np.ndarray]:
-        """All outputs that are not written where they belong are read first, and copied then: one may be a view of what another overwrites."""
+        """All outputs that are not written where they belong are read first, and copied then:
+        one may be a view of what another overwrites."""
         found = [self.read(v).copy() for v in self.graph.outputs]
         for number, place in self.graph.donated.items():
             target, value = self.graph.inputs[place], self.graph.outputs[number]
@@ -107,7 +111,8 @@ def test_random_graphs_run_in_their_arena(graph: Graph) -> None:
 
 
 @settings(max_examples=150)
-@given(graph=graphs(max_nodes=16, steps=("unary", "binary", "number", "transpose", "reshape", "slice", "broadcast"), dtypes=(f32,)))
+@given(graph=graphs(max_nodes=16, steps=("unary", "binary", "number", "transpose", "reshape", "slice", "broadcast"),
+                    dtypes=(f32,)))
 def test_elementwise_graphs_run_in_place(graph: Graph) -> None:
     simulate(graph, plan_memory(graph))
 
@@ -133,7 +138,8 @@ def no_two_live_buffers_overlap(graph: Graph, plan: MemoryPlan) -> None:
         for i, a in enumerate(live):
             for b in live[i + 1:]:
                 disjoint = block(a)[1] <= block(b)[0] or block(b)[1] <= block(a)[0]
-                assert disjoint or plan.reuses.get(a) is b or plan.reuses.get(b) is a, f"{graph.names[a]} and {graph.names[b]}\n{graph}"
+                shared = plan.reuses.get(a) is b or plan.reuses.get(b) is a
+                assert disjoint or shared, f"{graph.names[a]} and {graph.names[b]}\n{graph}"
 
 
 @pytest.mark.parametrize("make", [mlp_step, transformer_block], ids=lambda f: f.__name__)
@@ -165,7 +171,8 @@ def build(function: Any, *shapes: tuple[int, ...], donate: dict[int, int] | None
     inputs = [builder.input("x", f32[shape]) for shape in shapes]
     with builder:
         outputs, asked = function(*inputs)
-    return builder.finish(outputs, {o: inputs[i].payload for o, i in (donate or {}).items()}), [h.payload for h in asked]
+    graph = builder.finish(outputs, {o: inputs[i].payload for o, i in (donate or {}).items()})
+    return graph, [h.payload for h in asked]
 
 
 def test_a_dying_operand_is_taken_over() -> None:
@@ -221,7 +228,8 @@ def test_a_matrix_product_cannot_overwrite_its_operand() -> None:
 
 
 def test_an_input_that_is_read_later_or_given_back_is_not_overwritten() -> None:
-    for function in (lambda w, g: ([new := w - g, ops.sum(w * 2.0)], [new]), lambda w, g: ([new := w - g, ops.transpose(w)], [new])):
+    for function in (lambda w, g: ([new := w - g, ops.sum(w * 2.0)], [new]),
+                     lambda w, g: ([new := w - g, ops.transpose(w)], [new])):
         graph, (new,) = build(function, (4, 4), (4, 4), donate={0: 0})
         assert new in plan_memory(graph).offsets
         simulate(graph, plan_memory(graph))

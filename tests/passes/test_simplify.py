@@ -62,10 +62,13 @@ EXAMPLES: dict[str, list[tuple[Function, Function, tuple[TensorType, ...]]]] = {
         (lambda x: ops.cast(ops.cast(x, f16), f32), lambda x: ops.cast(ops.cast(x, f16), f32), (X,)),
     ],
     "reshape of a reshape, to the same shape, or of what is repeated": [
-        (lambda y: ops.reshape(ops.broadcast_to(y, (4, 1, 3)), (1, 4, 3)), lambda y: ops.broadcast_to(y, (1, 4, 3)), (Y,)),
-        (lambda y: ops.reshape(ops.broadcast_to(y, (4, 3)), (12,)), lambda y: ops.reshape(ops.broadcast_to(y, (4, 3)), (12,)), (Y,)),
+        (lambda y: ops.reshape(ops.broadcast_to(y, (4, 1, 3)), (1, 4, 3)), lambda y: ops.broadcast_to(y, (1, 4, 3)),
+         (Y,)),
+        (lambda y: ops.reshape(ops.broadcast_to(y, (4, 3)), (12,)),
+         lambda y: ops.reshape(ops.broadcast_to(y, (4, 3)), (12,)), (Y,)),
         (lambda y: ops.reshape(ops.broadcast_to(y, (4, 3)), (12,)), lambda y: ops.broadcast_to(y, (12,)), (f32[()],)),
-        (lambda x: ops.reshape(ops.broadcast_to(x, (3, 2, 4)), (3, 1, 2, 4)), lambda x: ops.broadcast_to(ops.reshape(x, (3, 1, 1, 4)), (3, 1, 2, 4)),
+        (lambda x: ops.reshape(ops.broadcast_to(x, (3, 2, 4)), (3, 1, 2, 4)),
+         lambda x: ops.broadcast_to(ops.reshape(x, (3, 1, 1, 4)), (3, 1, 2, 4)),
          (f32[3, 1, 4],)),
         (lambda x: ops.reshape(ops.reshape(x, (2, 6)), (3, 4)), lambda x: ops.reshape(x, (3, 4)), (X,)),
         (lambda x: ops.reshape(ops.reshape(x, -1), (4, 3)), lambda x: x, (X,)),
@@ -76,14 +79,17 @@ EXAMPLES: dict[str, list[tuple[Function, Function, tuple[TensorType, ...]]]] = {
         (lambda x: ops.transpose(x, (1, 0, 2)), lambda x: ops.reshape(x, (3, 1, 4)), (f32[1, 3, 4],)),
     ],
     "broadcast_to of a broadcast_to, or that repeats nothing": [
-        (lambda x: ops.broadcast_to(ops.broadcast_to(x, (4, 3)), (2, 4, 3)), lambda x: ops.broadcast_to(x, (2, 4, 3)), (Y,)),
-        (lambda x: ops.broadcast_to(ops.reshape(x, (1, 1, 3)), (2, 4, 3)), lambda x: ops.broadcast_to(x, (2, 4, 3)), (Y,)),
+        (lambda x: ops.broadcast_to(ops.broadcast_to(x, (4, 3)), (2, 4, 3)), lambda x: ops.broadcast_to(x, (2, 4, 3)),
+         (Y,)),
+        (lambda x: ops.broadcast_to(ops.reshape(x, (1, 1, 3)), (2, 4, 3)), lambda x: ops.broadcast_to(x, (2, 4, 3)),
+         (Y,)),
         (lambda x: ops.broadcast_to(x, (1, 3)), lambda x: ops.reshape(x, (1, 3)), (Y,)),
         (lambda x: ops.broadcast_to(x, (3,)), lambda x: x, (Y,)),
     ],
     "slice of a slice, or of everything": [
         (lambda x: ops.slice(x, (0, 0), (4, 3)), lambda x: x, (X,)),
-        (lambda x: ops.slice(ops.slice(x, (3, 0), (4, 3), (-1, 1)), (1, 1), (2, 2), (2, 1)), lambda x: ops.slice(x, (2, 1), (2, 2), (-2, 1)), (X,)),
+        (lambda x: ops.slice(ops.slice(x, (3, 0), (4, 3), (-1, 1)), (1, 1), (2, 2), (2, 1)),
+         lambda x: ops.slice(x, (2, 1), (2, 2), (-2, 1)), (X,)),
         (lambda x: ops.slice(x, (3, 0), (4, 3), (-1, 1)), lambda x: ops.slice(x, (3, 0), (4, 3), (-1, 1)), (X,)),
     ],
     "pad by nothing": [(lambda x: ops.pad(x, (0, 0), (0, 0)), lambda x: x, (X,))],
@@ -95,7 +101,8 @@ EXAMPLES: dict[str, list[tuple[Function, Function, tuple[TensorType, ...]]]] = {
         (lambda x, y: x + ops.broadcast_to(y, (4, 3)), lambda x, y: x + y, (X, Y)),
         (lambda x, y: x * ops.reshape(y, (1, 3)), lambda x, y: x * y, (X, Y)),
         (lambda y: ops.exp(ops.broadcast_to(y, (4, 3))), lambda y: ops.broadcast_to(ops.exp(y), (4, 3)), (Y,)),
-        (lambda x, y: ops.where(ops.broadcast_to(y, (4, 3)) > 0, x, ops.broadcast_to(y, (4, 3))), lambda x, y: ops.where(y > 0, x, y), (X, Y)),
+        (lambda x, y: ops.where(ops.broadcast_to(y, (4, 3)) > 0, x, ops.broadcast_to(y, (4, 3))),
+         lambda x, y: ops.where(y > 0, x, y), (X, Y)),
         (lambda y: ops.reshape(y, (1, 3)) * 2.0, lambda y: ops.reshape(y, (1, 3)) * 2.0, (Y,)),
     ],
     "Σ over axes of extent 1": [
@@ -106,16 +113,19 @@ EXAMPLES: dict[str, list[tuple[Function, Function, tuple[TensorType, ...]]]] = {
         (lambda x: ops.sum(ops.sum(x, 2), 0), lambda x: ops.sum(x, (0, 2)), (V,)),
         (lambda x: ops.sum(ops.sum(x, 0, True), (1, 2), True), lambda x: ops.reshape(ops.sum(x), (1, 1, 1)), (V,)),
         (lambda x: ops.max(ops.max(x, 1), -1), lambda x: ops.max(x, (1, 2)), (V,)),
-        (lambda x: (y := ops.sum(x, 2), ops.sum(y, 0)), lambda x: (y := ops.sum(x, 2), ops.sum(y, 0)), (V,)),  # the first is used as well
+        # the first is used as well
+        (lambda x: (y := ops.sum(x, 2), ops.sum(y, 0)), lambda x: (y := ops.sum(x, 2), ops.sum(y, 0)), (V,)),
     ],
     "Σ of n equal x = n x": [
         (lambda y: ops.sum(ops.broadcast_to(y, (4, 3)), 0), lambda y: y * 4.0, (Y,)),
         (lambda y: ops.sum(ops.broadcast_to(y, (4, 3))), lambda y: ops.sum(y) * 4.0, (Y,)),
-        (lambda y: ops.sum(ops.broadcast_to(y, (5, 4, 3)), (0, 2)), lambda y: ops.broadcast_to(ops.sum(y) * 5.0, (4,)), (Y,)),
+        (lambda y: ops.sum(ops.broadcast_to(y, (5, 4, 3)), (0, 2)), lambda y: ops.broadcast_to(ops.sum(y) * 5.0, (4,)),
+         (Y,)),
         (lambda x: ops.sum(ops.broadcast_to(x, (2, 4, 3)), (0, 2)), lambda x: ops.reshape(x, (4,)) * 6.0, (f32[4, 1],)),
         (lambda x: ops.sum(ops.broadcast_to(x, (2, 4, 3))), lambda x: ops.sum(x) * 6.0, (f32[4, 1],)),
         (lambda y: ops.max(ops.broadcast_to(y, (4, 3)), 0), lambda y: y, (Y,)),
-        (lambda y: ops.sum(ops.broadcast_to(y, (5000,))), lambda y: ops.sum(ops.broadcast_to(y, (5000,))), (bf16[()],)),  # 5000 is no bf16
+        # 5000 is no bf16
+        (lambda y: ops.sum(ops.broadcast_to(y, (5000,))), lambda y: ops.sum(ops.broadcast_to(y, (5000,))), (bf16[()],)),
     ],
 }
 
@@ -131,7 +141,8 @@ def test_functions(text: str) -> None:
 
 
 UNSOUND: list[tuple[Function, float]] = [
-    (lambda x: x * 0.0, np.nan), (lambda x: x - x, np.inf), (lambda x: x / x, 0.0), (lambda x: ops.sqrt(x) * ops.sqrt(x), -1.0),
+    (lambda x: x * 0.0, np.nan), (lambda x: x - x, np.inf), (lambda x: x / x, 0.0),
+    (lambda x: ops.sqrt(x) * ops.sqrt(x), -1.0),
     (lambda x: 0.0 / x, 0.0), (lambda x: ops.exp(ops.log(x)), -1.0), (lambda x: x * 1e30 * 0.0, 1e30),
 ]
 
@@ -144,7 +155,8 @@ def test_special_values_survive(number: int) -> None:
     np.testing.assert_array_equal(Simplify()(graph)(x), graph(x))
 
 
-@pytest.mark.parametrize("rule", [r for r in ROWS if "^" not in r.text and "log" not in r.text], ids=lambda rule: rule.text)
+@pytest.mark.parametrize("rule", [r for r in ROWS if "^" not in r.text and "log" not in r.text],
+                         ids=lambda rule: rule.text)
 def test_rows_hold_for_special_values(rule: Rule) -> None:
     special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, 1e-45, 3e38, -2.5], np.float32)
     names = list(inspect.signature(rule.before).parameters)
@@ -182,7 +194,8 @@ def _all_numbers(dtype: DType) -> np.ndarray:
 
 def test_integers_and_booleans_are_left_whole() -> None:
     for dtype in (i8, u8, i16, i32, i64):
-        becomes(Simplify(), program(lambda x: (x * 1 + 0) - 0, TensorType(dtype, (3,))), program(lambda x: x, TensorType(dtype, (3,))))
+        becomes(Simplify(), program(lambda x: (x * 1 + 0) - 0, TensorType(dtype, (3,))),
+                program(lambda x: x, TensorType(dtype, (3,))))
     becomes(Simplify(), program(lambda x: ops.pow(x, 2), i64[(3,)]), program(lambda x: x * x, i64[(3,)]))
 
 
@@ -195,7 +208,8 @@ def test_a_replacement_has_the_same_dtype() -> None:
 
 
 def test_a_repeated_number_is_a_number() -> None:
-    becomes(Simplify(), program(lambda x: x * ops.broadcast_to(1.0, (4, 3)), Y), program(lambda x: ops.broadcast_to(x, (4, 3)), Y))
+    becomes(Simplify(), program(lambda x: x * ops.broadcast_to(1.0, (4, 3)), Y),
+            program(lambda x: ops.broadcast_to(x, (4, 3)), Y))
 
 
 def test_detach_can_stay() -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 from tinytorch.compile import Compiled, compile
 from tinytorch.look import units
-from tinytorch.runtime import build
 
-from .timing import Timing, paired
+from .timing import Timing, busy, paired
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,7 @@ class Result:
     Attributes:
         eager, compiled: seconds of a call, round by round.
         first: seconds of the first compiled call, and `parts` of it: trace, passes, kernels.
+        note: a warning, if the machine is busy.
         built: kernels that the first call had to compile; others were found on disk or in memory.
     """
 
@@ -33,6 +33,7 @@ class Result:
     launches: int
     built: int
     threads: int
+    note: str = ""
 
     @property
     def speedup(self) -> float:
@@ -43,7 +44,8 @@ class Result:
         parts = ", ".join(f"{name} {units.seconds(seconds)}" for name, seconds in self.parts.items())
         return (f"{self.name}: eager {self.eager}, compiled {self.compiled}, {self.speedup:.1f} times as fast\n"
                 f"first call {units.seconds(self.first)} ({parts}); {self.launches} launches, {self.built} kernels "
-                f"compiled for it; {len(self.eager.samples)} rounds, {self.threads} threads")
+                f"compiled for it; {len(self.eager.samples)} rounds, {self.threads} threads"
+                + (f"\n{self.note}" if self.note else ""))
 
     def to_json(self) -> str:
         """The figures as JSON text, all in seconds."""
@@ -73,6 +75,8 @@ def bench(target: Callable[..., Any], *examples: Any, repeats: int | None = None
     >>> len(result.eager.samples), result.launches
     (3, 1)
     """
+    from tinytorch.runtime import build
+
     given = target if isinstance(target, Compiled) else compile(target)
     fast = Compiled(given.function, given.pipeline, given.static, given.threads)
     before, start = build.stats(), time.perf_counter()
@@ -81,4 +85,4 @@ def bench(target: Callable[..., Any], *examples: Any, repeats: int | None = None
     built = build.stats().compiled - before.compiled
     found = paired({"eager": lambda: fast.function(*examples), "compiled": lambda: fast(*examples)}, seconds, rounds=repeats)
     return Result(fast.__name__, found["eager"], found["compiled"], first, fast.seconds, len(fast.program.steps), built,
-                  fast.program.threads)
+                  fast.program.threads, busy())

@@ -8,6 +8,7 @@ their work is done: `settle` is the pause before each turn, after which the call
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from tinytorch.look import units
 
+BUSY = 0.75  # load of a core from which on times mean less
 TURN = 2e-3  # seconds that a turn should last at least
 ROUNDS = 9, 151  # at least, at most
 
@@ -80,3 +82,14 @@ def paired(calls: Mapping[str, Callable[[], object]], seconds: float = 2.0, sett
                 calls[name]()
             found[name].append(seconds_of(calls[name], times[name]))
     return {name: Timing(tuple(samples)) for name, samples in found.items()}
+
+
+def busy() -> str:
+    """A sentence if other programs keep this machine busy, else nothing."""
+    from tinytorch.runtime import pool
+
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, pool.available_cores()
+    if load <= BUSY * cores:
+        return ""
+    return (f"this machine is busy (load {load:.1f} on {cores} cores): times vary, most where threads wait for each other, "
+            "as those of NumPy and PyTorch do")

@@ -10,7 +10,7 @@ import typer
 from . import bench, cache, demo, doctor, profile, show
 
 app = typer.Typer(
-    name="tito", no_args_is_help=True, invoke_without_command=False, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False,
+    name="tito", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="[bold]tinytorch[/bold]: a small graph compiler for machine learning, to run and to look at.",
     epilog="Exit status: 0 all is well · 1 something failed · 2 the command was not understood.")
@@ -22,14 +22,17 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(cache.app, name="cache")
 
 
-@app.callback()
-def front(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False) -> None:
-    """Options of `tito` itself."""
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         import tinytorch
 
         typer.echo(f"tinytorch {tinytorch.__version__}")
         raise typer.Exit()
+
+
+@app.callback()
+def front(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False) -> None:
+    """Options of `tito` itself."""
 
 
 def failed(error: BaseException) -> None:

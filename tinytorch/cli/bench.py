@@ -11,6 +11,7 @@ import typer
 from tinytorch.bench import bench as compare
 from tinytorch.bench import peers, report
 from tinytorch.bench.rows import Row, Settings
+from tinytorch.bench.timing import busy
 from tinytorch.bench.workloads import WORKLOADS, run
 from tinytorch.runtime import pool
 
@@ -75,4 +76,5 @@ def _run(names: list[str], vs: str, quick: bool) -> tuple[list[Row], Settings]:
     console = Console()
     console.print(report.table(rows))
     console.print(report.summary(rows), highlight=False)
+    console.print(f"[yellow]{busy()}[/]", highlight=False)
     return rows, settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from tinytorch.bench.timing import busy
 from tinytorch.compile import trace
 from tinytorch.data import mnist
 from tinytorch.ir import Graph
 from tinytorch.look import terminal, units
-from tinytorch.runtime import build, pool
+from tinytorch.runtime import build
 
 from .demo_program import write_program
 from .race import BATCH, Digits, Runner, accuracy, make_runner, race
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 ACCURACY = 0.9  # of the test digits, at least
 AGREEMENT = 0.02  # of the losses of both sides, step by step, at most; rounding grows over hundreds of steps
 FASTEST = 0.1
-BUSY = 0.75  # load of a core from which on times mean less
 EPOCHS = {False: 6, True: 2}  # of the small set, of the full one
 
 
@@ -60,7 +59,7 @@ class Outcome:
             found.append(f"the losses differ by {self.difference:.3g}, more than {AGREEMENT}")
         for name, right in zip(("eager", "compiled"), self.accuracies, strict=True):
             if not right >= ACCURACY:
-                found.append(f"{name}: {100 * right:.1f} % of the test digits are right, expected at least {100 * ACCURACY:.0f} %")
+                found.append(f"{name}: {100 * right:.1f} % of the test digits are right, expected at least {100 * ACCURACY:.0f} %: more --epochs?")
         return found
 
 
@@ -122,16 +121,21 @@ def _show_graph(console: Console, program: ModuleType) -> Graph:
     _heading(console, 2, "The model, traced")
     console.print(f"from {program.__file__}:\n", highlight=False, soft_wrap=True)
     graph = trace(*program.example())
-    console.print(Padding(Syntax(_tight(str(graph)), "python", theme="ansi_dark", background_color="default", word_wrap=True), (0, 0, 1, 2)))
+    console.print(Padding(Syntax(_tight(str(graph), console.width - 4), "python", theme="ansi_dark", background_color="default", word_wrap=True), (0, 0, 1, 2)))
     console.print(terminal.graph_table(graph))
     return graph
 
 
-def _tight(text: str) -> str:
-    """The text of a graph with its comments close to the code."""
+def _tight(text: str, width: int) -> str:
+    """The text of a graph with its comments close to the code, and without the source lines where they do not fit."""
     parts = [line.partition("  # ") for line in text.strip().splitlines()]
-    width = max(len(code.rstrip()) for code, mark, _ in parts if mark)
-    return "\n".join(f"{code.rstrip():<{width}}{mark}{comment.strip()}" if mark else code for code, mark, comment in parts)
+    column = max(len(code.rstrip()) for code, mark, _ in parts if mark)
+    fits = all(column + len(mark + comment.strip()) <= width for _, mark, comment in parts)
+    lines = []
+    for code, mark, comment in parts:
+        said = comment.strip() if fits else comment.strip().partition("  ")[0]
+        lines.append(f"{code.rstrip():<{column}}{mark}{said}" if mark else code)
+    return "\n".join(lines)
 
 
 def _train(console: Console, program: ModuleType, graph: Graph, digits: tuple[Digits, Digits], epochs: int, seed: int) -> Outcome:
@@ -172,18 +176,16 @@ def _show_outcome(console: Console, outcome: Outcome) -> None:
 
     _heading(console, 5, "The outcome")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "first step", "the others", "median", "fastest tenth", "last loss", "digits right"):
+    for name in ("", "the steps", "median", "fastest tenth", "last loss", "digits right"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for runner, right in zip((outcome.eager, outcome.compiled), outcome.accuracies, strict=True):
-        table.add_row(runner.name, units.seconds(runner.first), units.seconds(runner.rest), units.seconds(runner.per_step()), units.seconds(runner.per_step(FASTEST)),
+        table.add_row(runner.name, units.seconds(runner.rest), units.seconds(runner.per_step()), units.seconds(runner.per_step(FASTEST)),
                       f"{np.mean(runner.losses[-20:]):.4f}", f"{100 * right:.1f} %")
     console.print(table)
     console.print(f"a compiled step is [bold green]{outcome.speedup:.1f} times[/] as fast as an eager one (fastest tenth of each);\n"
                   f"the losses of the {len(outcome.eager.losses)} steps differ by at most {outcome.difference:.1g}", highlight=False)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > BUSY * pool.available_cores():
-        console.print(f"[yellow]this machine is busy (load {load:.1f} on {pool.available_cores()} cores): the times vary, eager "
-                      "ones most, as NumPy's threads wait for each other[/]", highlight=False)
+    if warning := busy():
+        console.print(f"[yellow]{warning}[/]", highlight=False)
 
 
 def _save(console: Console, outcome: Outcome, out: Path) -> None:

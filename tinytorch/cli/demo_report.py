@@ -72,13 +72,17 @@ def _passes(why: Explanation) -> Section:
 
 
 def _kernels(why: Explanation) -> Section:
-    rows = [(row.kernel, ", ".join(row.ops), units.seconds(row.seconds), units.flops(row.cost.flops), units.nbytes(row.cost.bytes),
+    rows = [(_short(row.kernel, 36), _short(", ".join(row.ops), 46), units.seconds(row.seconds), units.flops(row.cost.flops), units.nbytes(row.cost.bytes),
              units.rate(row.cost.flops / row.seconds), f"{row.gbytes:.1f} GB/s", units.percent(row.roofline) if row.roofline is not None else "–")
             for row in sorted(why.rows, key=lambda row: -row.seconds) if row.seconds]
     table = Table(("kernel", "holds", "time", "FLOPs", "bytes", "rate", "bandwidth", "of the roofline"), rows)
     sources = {row.kernel: row.source for row in why.rows}
     note = "Kernels whose operands lie in a cache can pass 100 % of a roofline that is drawn for memory."
     return Section("Kernels", *why.summary().splitlines(), note, table, *(Code(text, name, folded=True) for name, text in sources.items()))
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[:length - 1] + "…"
 
 
 def _about(outcome: Outcome) -> Section:

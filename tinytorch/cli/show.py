@@ -28,8 +28,7 @@ def show(
 ) -> None:
     """Show a graph: tree, table, picture and a page to step through its passes.
 
-    The object that a target names takes tensors, with EXAMPLES = (x, …) next to it, or is a function without
-    parameters that returns (callable, x, …).
+    A target names what takes tensors, with EXAMPLES = (x, …) next to it, or a function that returns (callable, x, …).
     """
     found = load(target)
     history = found.history()

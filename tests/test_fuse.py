@@ -1,0 +1,106 @@
+"""Fusion: what becomes one kernel, what must not, and that the graph stays sound."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from programs import program
+
+from tinytorch.ir import Graph, TensorType, f32, i64, ops, verify
+from tinytorch.ir.domain import find_domain
+from tinytorch.passes import ExpandComposites, Fuse, MergeCommon, Simplify, check_same_meaning
+
+
+def fused(function: Any, *types: TensorType, step: Fuse | None = None) -> Graph:
+    """The fused graph of a function, checked."""
+    graph = MergeCommon()(Simplify()(ExpandComposites()(program(function, *types))))
+    after = verify((step or Fuse())(graph))
+    check_same_meaning(graph, after, np.random.default_rng(1))
+    return after
+
+
+def kernels(graph: Graph) -> list[str]:
+    """What runs, by style or name."""
+    free = ("constant", "iota", "broadcast_to", "reshape", "transpose")
+    return [n.attrs["style"] if n.body else n.op.name for n in graph.nodes if n.op.name not in free]
+
+
+MATRIX = f32[64, 128]
+
+
+@pytest.mark.parametrize(("function", "types", "expected"), [
+    (lambda x: ops.softmax(x), [MATRIX], ["reduce"]),
+    (lambda x: ops.log_softmax(x), [MATRIX], ["reduce"]),
+    (lambda x: ops.layer_norm(x), [MATRIX], ["reduce"]),
+    (lambda x: ops.layer_norm(ops.gelu(x * 2)), [MATRIX], ["reduce"]),
+    (lambda x, y: ops.tanh(x + y) * 2 - x, [MATRIX, f32[(128,)]], ["pointwise"]),
+    (lambda x, w, b: ops.relu(ops.linear(x, w, b)), [MATRIX, f32[32, 128], f32[(32,)]], ["contract"]),
+    (lambda x, w: ops.matmul(x, w) * ops.sigmoid(ops.matmul(x, w)), [MATRIX, f32[128, 32]], ["matmul", "contract"]),
+    (lambda x: (ops.sum(x, 1), ops.sum(x, 0)), [MATRIX], ["reduce", "reduce"]),
+    (lambda x: ops.mean(x * x), [MATRIX], ["reduce"]),
+    (lambda x, i: ops.exp(ops.take(x * 2, i, 0)) + 1, [MATRIX, i64[(3,)]], ["pointwise", "take", "pointwise"]),
+])  # fmt: skip
+def test_what_becomes_one_kernel(function: Any, types: list[TensorType], expected: list[str]) -> None:
+    assert kernels(fused(function, *types)) == expected
+
+
+def test_options_switch_kinds_off() -> None:
+    def function(x: Any, w: Any) -> Any:
+        return ops.softmax(ops.relu(ops.matmul(x, w)) * 2)
+
+    types = f32[8, 8], f32[8, 8]
+    assert "contract" not in kernels(fused(function, *types, step=Fuse(epilogues=False)))
+    assert "reduce" not in kernels(fused(function, *types, step=Fuse(reductions=False)))
+    assert not {"reduce", "contract", "pointwise"} & set(kernels(fused(function, *types, step=Fuse(False, False, False))))
+
+
+def test_a_path_that_leaves_and_comes_back_is_not_closed_in() -> None:
+    """y feeds the last add directly, and through a cumulative sum that no nest can hold."""
+    graph = fused(lambda x: ops.cumsum(ops.exp(x) * 2, 0) + ops.exp(x) * 2, f32[8, 8])
+    assert kernels(graph) == ["pointwise", "cumsum", "add"] or kernels(graph)[1] == "cumsum"
+
+
+def test_a_product_whose_operand_the_group_makes_is_not_its_epilogue() -> None:
+    def function(x: Any, w: Any, g: Any) -> Any:
+        t = ops.tanh(ops.matmul(x, w))
+        h = g * x * (1 - t * t)
+        return g * t + ops.matmul(h, w, False, True), ops.matmul(x, h, True)
+
+    fused(function, f32[2, 3], f32[3, 3], f32[()])
+
+
+def test_a_product_that_is_read_again_by_its_epilogue() -> None:
+    assert "contract" not in kernels(fused(lambda x: ops.matmul(x, x) + x, f32[8, 8]))
+    assert kernels(fused(lambda x, y: ops.matmul(x, y) + ops.transpose(ops.matmul(x, y)), f32[8, 8], f32[8, 8]))
+
+
+def test_updates_come_after_the_last_reader() -> None:
+    """The new value of w may be written in its place only when everything that reads the old one has run."""
+    graph = program(lambda w, x: (w * 0.5, ops.cumsum(w + x, 0)), f32[8, 8], f32[8, 8])
+    graph = Graph(graph.name, graph.inputs, graph.nodes, graph.outputs, graph.bound, {0: 0})
+    after = Fuse()(graph)
+    writer = next(i for i, n in enumerate(after.nodes) if after.outputs[0] in n.outputs)
+    readers = [i for i, n in enumerate(after.nodes) if after.inputs[0] in n.inputs]
+    assert writer == max(readers)
+
+
+def test_results_that_others_read_leave_their_group() -> None:
+    graph = fused(lambda x: (ops.exp(x) * 2, ops.cumsum(ops.exp(x), 1), ops.exp(x)), f32[4, 5])
+    assert kernels(graph).count("cumsum") == 1 and len(kernels(graph)) == 2
+
+
+# -- the nest ------------------------------------------------------------------------------------------------------------
+
+
+def test_domains() -> None:
+    domain = find_domain(program(lambda x, y: ops.sum(x * y, 1), f32[4, 1, 3], f32[5, 3]))
+    assert domain is not None and domain.extents == (4, 5, 3) and domain.reduced == {1}
+    assert find_domain(program(lambda x: x * ops.sum(x, 0), f32[3, 3])) is not None
+    assert find_domain(program(lambda x, y: x + ops.reshape(y, (3, 1)), f32[3, 3], f32[(3,)])) is not None
+
+
+def test_axes_that_would_be_walked_twice_or_in_two_orders() -> None:
+    both = program(lambda x, y: x * ops.reshape(y, (3, 1)) * y, f32[3, 3], f32[(3,)])
+    assert find_domain(both) is None
+    crossed = program(lambda x: ops.reshape(ops.sum(x, 0), (3, 1)) * ops.reshape(ops.sum(x, 1), (1, 3)), f32[3, 3])
+    assert find_domain(crossed) is None
