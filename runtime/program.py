@@ -61,14 +61,14 @@ class Program:
         self._constant_of: dict[Value, int] = {}
         self._sources = {v: node for node in graph.nodes if node.op.kind is Kind.SOURCE for v in node.outputs}
         self._input_of = {v: i for i, v in enumerate(graph.inputs)}
-        self._result_of = {v: i for i, v in reversed(list(enumerate(graph.outputs)))}
+        self.fresh = [i for i in range(len(graph.outputs)) if i not in graph.donated]
+        self._result_of = {graph.outputs[i]: i for i in reversed(self.fresh)}
         pending = self._emit()
         kernels = compile_kernels([launch.source for launch, _, _ in pending])
         self.steps = tuple(Step(launch, node, kernel) for (launch, node, _), kernel in zip(pending, kernels, strict=True))
         self._lay_out([spots for _, _, spots in pending])
         self._checked, self._endangered = self._find_checks([spots for _, _, spots in pending])
         self.types = [(v.shape, v.dtype.np) for v in graph.outputs]
-        self.fresh = [i for i in range(len(graph.outputs)) if i not in graph.donated]
         self._frames: list[_Frame] = []
 
     @property

@@ -35,8 +35,8 @@ MATRIX = f32[64, 128]
     (lambda x: ops.layer_norm(ops.gelu(x * 2)), [MATRIX], ["reduce"]),
     (lambda x, y: ops.tanh(x + y) * 2 - x, [MATRIX, f32[(128,)]], ["pointwise"]),
     (lambda x, w, b: ops.relu(ops.linear(x, w, b)), [MATRIX, f32[32, 128], f32[(32,)]], ["contract"]),
-    (lambda x, w: ops.matmul(x, w) * ops.sigmoid(ops.matmul(x, w)), [MATRIX, f32[128, 32]], ["matmul", "contract"]),
-    (lambda x: (ops.sum(x, 1), ops.sum(x, 0)), [MATRIX], ["reduce", "reduce"]),
+    (lambda x, w: ops.matmul(x, w) * ops.sigmoid(ops.matmul(x, w)), [MATRIX, f32[128, 32]], ["contract"]),
+    (lambda x: (ops.sum(x, 1), ops.sum(x, 0)), [MATRIX], ["sum", "sum"]),
     (lambda x: ops.mean(x * x), [MATRIX], ["reduce"]),
     (lambda x, i: ops.exp(ops.take(x * 2, i, 0)) + 1, [MATRIX, i64[(3,)]], ["pointwise", "take", "pointwise"]),
 ])  # fmt: skip
@@ -86,7 +86,7 @@ def test_updates_come_after_the_last_reader() -> None:
 
 def test_results_that_others_read_leave_their_group() -> None:
     graph = fused(lambda x: (ops.exp(x) * 2, ops.cumsum(ops.exp(x), 1), ops.exp(x)), f32[4, 5])
-    assert kernels(graph).count("cumsum") == 1 and len(kernels(graph)) == 2
+    assert sorted(kernels(graph)) == ["cumsum", "exp", "pointwise"]
 
 
 # -- the nest ------------------------------------------------------------------------------------------------------------

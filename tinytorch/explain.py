@@ -232,15 +232,13 @@ def _machine() -> Machine | None:
     return None if build.interpreted() else measure.machine()
 
 
-def _limits(machine: Machine, threads: int, nbytes: int) -> tuple[float, float]:
-    """FLOPs and bytes a second that so many threads can reach: the best that was measured, in the caches for what fits there."""
-    m = machine
-    if nbytes <= max(m.caches, default=0):
-        return (m.gflops_one * 1e9, m.cache_gbytes_one * 1e9) if threads == 1 else (
-            max(m.gflops, m.gflops_one) * 1e9, max(m.cache_gbytes, m.cache_gbytes_one) * 1e9)
-    if threads == 1:
-        return m.gflops_one * 1e9, max(m.read_gbytes_one, m.copy_gbytes_one) * 1e9
-    return max(m.gflops, m.gflops_one) * 1e9, max(m.read_gbytes, m.copy_gbytes, m.read_gbytes_one, m.copy_gbytes_one) * 1e9
+def _limits(m: Machine, threads: int, nbytes: int) -> tuple[float, float]:
+    """FLOPs and bytes a second that so many threads can reach: the best that was measured, in the caches for what fits."""
+    peak, memory, cache = m.gflops_one, max(m.read_gbytes_one, m.copy_gbytes_one), m.cache_gbytes_one
+    if threads > 1:
+        peak, memory, cache = max(peak, m.gflops), max(memory, m.read_gbytes, m.copy_gbytes), max(cache, m.cache_gbytes)
+    fits = nbytes <= max(m.caches, default=0)
+    return peak * 1e9, (max(memory, cache) if fits else memory) * 1e9
 
 
 def _least_seconds(cost: Cost, machine: Machine | None, threads: int) -> float | None:

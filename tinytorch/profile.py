@@ -20,7 +20,7 @@ memory against the highest byte that a run writes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,7 +264,7 @@ def _node_rows(graph: Graph) -> Iterator[NodeRow]:
         if is_scalar_constant(node):
             continue
         cost = node_cost(node)
-        names, types = ([f(v) for v in node.outputs] for f in (lambda v: graph.names[v], lambda v: str(v.type)))
+        names, types = [graph.names[v] for v in node.outputs], [str(v.type) for v in node.outputs]
         yield NodeRow(", ".join(names), node.op.name, ", ".join(types), cost.flops, cost.transcendentals, cost.bytes,
                       str(node.source or ""))
 
@@ -282,7 +282,7 @@ def _module_rows(function: Any, graph: Graph, parameters: Mapping[Value, Tensor]
                             sum(v.type.nbytes for v in own), sum(node_cost(node).flops for node in nodes))
 
 
-def _table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]], left: int) -> Table:
+def _table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,8 @@ def _peak() -> tuple[Callable[[], None], float]:
 def product(a: Array, b: Array, out: Array, threads: int) -> Callable[[], None]:
     """A call that computes out = a @ b with our kernel."""
     (a_lies, transpose_a), (b_lies, transpose_b) = _layout(a), _layout(b)
-    plan = plan_matmul(*out.shape, a.shape[1], lda=a_lies.shape[1], ldb=b_lies.shape[1], transpose_a=transpose_a,
+    (m, n), k = out.shape, a.shape[1]
+    plan = plan_matmul(m, n, k, lda=a_lies.shape[1], ldb=b_lies.shape[1], transpose_a=transpose_a,
                        transpose_b=transpose_b, threads=threads)
     [kernel] = compile_kernels([emit_matmul("matmul", plan.form, store_epilogue())])
     scratch = np.empty(plan.scratch_bytes * threads + 64, np.uint8)
@@ -98,8 +99,10 @@ def against_numpy(shape: Shape, layout: str, threads: int, seconds: float, settl
     """Ours and NumPy's, in turns; the results are compared first."""
     a, b, out = _operands(shape, layout)
     expected = np.empty_like(out)
-    ours, numpy = product(a, b, out, threads), lambda: np.matmul(a, b, out=expected)
-    ours(), numpy()
+    ours = product(a, b, out, threads)
+    numpy: Callable[[], object] = lambda: np.matmul(a, b, out=expected)
+    ours()
+    numpy()
     np.testing.assert_allclose(out, expected, atol=1e-5 * shape[1], rtol=1e-4)
     return paired({"ours": ours, "numpy": numpy}, seconds, settle)
 
@@ -120,7 +123,7 @@ def gemm_numpy(settings: Settings) -> Iterator[Row]:
             yield from _groups({"large": groups["large"]}, ("nn",), settings.threads, 1.0, settings.settle)
 
 
-def _groups(groups: dict[str, Sequence[Shape]], layouts: Sequence[str], threads: int, seconds: float,
+def _groups(groups: Mapping[str, Sequence[Shape]], layouts: Sequence[str], threads: int, seconds: float,
             settle: float) -> Iterator[Row]:
     """A row a group that tells, then the two that count: the median and the worst of all."""
     ratios: dict[tuple[str, Shape, str], float] = {}

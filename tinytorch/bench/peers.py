@@ -62,7 +62,7 @@ def torch_step(weights: Sequence[Array], biases: Sequence[Array], x: Array, y: A
     optimiser = module.optim.Adam(model.parameters(), lr=1e-3)
     images, labels = module.tensor(x), module.tensor(y)
     criterion = module.nn.functional.cross_entropy
-    loss_of = lambda images, labels: criterion(model(images), labels)
+    loss_of: Callable[..., Any] = lambda images, labels: criterion(model(images), labels)
     update = optimiser.step
     if compiled:
         loss_of, update = module.compile(loss_of), module.compile(optimiser.step)
@@ -96,11 +96,11 @@ def jax_step(weights: Sequence[Array], biases: Sequence[Array], x: Array, y: Arr
         t = t + 1
         m = tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, g)
         v = tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, g)
-        move = lambda p, m, v: p - 1e-3 * (m / (1 - 0.9**t)) / (numpy.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        move: Callable[..., Any] = lambda p, m, v: p - 1e-3 * (m / (1 - 0.9**t)) / (numpy.sqrt(v / (1 - 0.999**t)) + 1e-8)
         return loss, tree.map(move, params, m, v), m, v, t
 
     fast = module.jit(update, donate_argnums=(0, 1, 2, 3))
-    zeros = lambda: tree.map(numpy.zeros_like, params)
+    zeros: Callable[[], Any] = lambda: tree.map(numpy.zeros_like, params)
     state = [params, zeros(), zeros(), numpy.float32(0)]
 
     def step() -> Any:

@@ -14,7 +14,6 @@ from tinytorch.runtime import build, measure, pool
 
 from . import peers
 from .rows import Row, Settings, shown
-from .timing import Timing
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -18,14 +19,16 @@ from tinytorch.runtime import pool
 from .target import load_callable
 
 PAGE = Path("docs/benchmarks.md")
+NAMES = "Workloads, by default all; or one [b]file.py:name[/b] of your own."
+VS = "Peers, where they are installed: some of [b]torch,torch-compile,jax[/b], or none."
 
 
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[WORKLOAD | TARGET]…", help="Workloads, by default all; or one [b]file.py:name[/b] of your own.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[WORKLOAD | TARGET]…", help=NAMES)] = None,
     show_list: Annotated[bool, typer.Option("--list", help="Name the workloads, and stop.")] = False,
-    vs: Annotated[str, typer.Option(help="Peers, where they are installed: some of [b]torch,torch-compile,jax[/b], or none.")] = "torch,torch-compile,jax",
+    vs: Annotated[str, typer.Option(help=VS)] = "torch,torch-compile,jax",
     quick: Annotated[bool, typer.Option("--quick", help="A glance: fewer rounds and shapes, and no torch.compile.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write everything to this file; - is standard output.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write all to this file; - for standard output.")] = None,
     write: Annotated[bool, typer.Option("--write", help=f"Also write {PAGE}, in the root of the repository.")] = False,
 ) -> None:
     """Measure, in turns with the peers and with as many threads: medians, quartiles, ratios, and the targets."""
@@ -53,10 +56,10 @@ def bench(
         typer.echo(f"written: {PAGE}", err=True)
 
 
-def _known(names: list[str], known: object, what: str) -> None:
-    unknown = [name for name in names if name not in known]  # type: ignore[operator]
+def _known(names: list[str], known: Iterable[str], what: str) -> None:
+    unknown = [name for name in names if name not in list(known)]
     if unknown:
-        raise typer.BadParameter(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}", param_hint=what)  # type: ignore[call-overload]
+        raise typer.BadParameter(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}", param_hint=what)
 
 
 def _run(names: list[str], vs: str, quick: bool) -> tuple[list[Row], Settings]:
@@ -67,7 +70,8 @@ def _run(names: list[str], vs: str, quick: bool) -> tuple[list[Row], Settings]:
     _known(wanted, peers.PEERS, "--vs")
     present = frozenset(peer for peer in wanted if peers.installed(peer) and not (quick and peer == "torch-compile"))
     settings = Settings(pool.get_num_threads(), present, quick)
-    console, rows = Console(stderr=True), []
+    console = Console(stderr=True)
+    rows: list[Row] = []
     with console.status("") as status, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in names:

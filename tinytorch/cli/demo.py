@@ -121,7 +121,8 @@ def _show_graph(console: Console, program: ModuleType) -> Graph:
     _heading(console, 2, "The model, traced")
     console.print(f"from {program.__file__}:\n", highlight=False, soft_wrap=True)
     graph = trace(*program.example())
-    console.print(Padding(Syntax(_tight(str(graph), console.width - 4), "python", theme="ansi_dark", background_color="default", word_wrap=True), (0, 0, 1, 2)))
+    text = _tight(str(graph), console.width - 4)
+    console.print(Padding(Syntax(text, "python", theme="ansi_dark", background_color="default", word_wrap=True), (0, 0, 1, 2)))
     console.print(terminal.graph_table(graph))
     return graph
 
@@ -147,9 +148,11 @@ def _train(console: Console, program: ModuleType, graph: Graph, digits: tuple[Di
     with console.status("tracing, optimising, compiling kernels"):
         compiled.run(0.0)  # the first step compiles
     built = build.stats().compiled - before
-    console.print(terminal.history_table(compiled.step.history, peak=True))  # type: ignore[attr-defined]
-    parts = ", ".join(f"{name} {units.seconds(seconds)}" for name, seconds in compiled.step.seconds.items())  # type: ignore[attr-defined]
-    console.print(f"first step {units.seconds(compiled.first)}: {parts}; {built} kernels compiled" + ("" if built else ": all were in the cache"), highlight=False)
+    step = compiled.fast
+    console.print(terminal.history_table(step.history, peak=True))
+    parts = ", ".join(f"{name} {units.seconds(seconds)}" for name, seconds in step.seconds.items())
+    told = f"{built} kernels compiled" + ("" if built else ": all were in the cache")
+    console.print(f"first step {units.seconds(compiled.first)}: {parts}; {told}", highlight=False)
     _heading(console, 4, "Eager and compiled, side by side")
     _race(console, eager, compiled, epochs * (len(train[1]) // BATCH))
     return Outcome(len(train[1]), len(test[1]), graph, eager, compiled, (accuracy(eager.model, test), accuracy(compiled.model, test)), built)
@@ -192,7 +195,7 @@ def _save(console: Console, outcome: Outcome, out: Path) -> None:
     from .demo_report import save
 
     _heading(console, 6, "Every kernel of the step, and where to read on")
-    why = outcome.compiled.step.explain()  # type: ignore[attr-defined]
+    why = outcome.compiled.fast.explain()
     console.print(why)
     with console.status("drawing"):
         files = save(outcome, why, out)

@@ -46,7 +46,7 @@ def _summary(outcome: Outcome, losses: Path, clock: Path) -> Section:
         "times as fast": f"{outcome.speedup:.1f}", "of the test digits right": f"{100 * outcome.accuracies[1]:.1f} %",
         "greatest difference of the losses": f"{outcome.difference:.1g}",
     })
-    rows = [(r.name, units.seconds(r.first), units.seconds(r.rest), units.seconds(r.per_step()), units.seconds(r.per_step(0.1)), f"{r.losses[-1]:.4f}", f"{100 * right:.1f} %")
+    rows = [(r.name, *map(units.seconds, (r.first, r.rest, r.per_step(), r.per_step(0.1))), f"{r.losses[-1]:.4f}", f"{100 * right:.1f} %")
             for r, right in zip((eager, compiled), outcome.accuracies, strict=True)]
     table = Table(("", "first step", "the others", "median step", "fastest tenth", "last loss", "test digits right"), rows)
     text = (f"One model, trained twice on the same {outcome.train:,} digits from the same start and in the same order, {len(eager.losses)} steps of "
@@ -63,21 +63,22 @@ def _model(outcome: Outcome, picture: Path) -> Section:
 
 
 def _passes(why: Explanation) -> Section:
-    rows = [(row.name, row.nodes, row.kernels, units.flops(row.flops), units.nbytes(row.bytes), units.nbytes(row.peak or 0), f"{row.seconds * 1e3:.1f}")
-            for row in why.history.table(peak=True)]
+    rows = [(row.name, row.nodes, row.kernels, units.flops(row.flops), units.nbytes(row.bytes), units.nbytes(row.peak or 0),
+             f"{row.seconds * 1e3:.1f}") for row in why.history.table(peak=True)]
     table = Table(("pass", "nodes", "kernels", "FLOPs", "bytes", "peak memory", "ms"), rows)
-    text = ("Forward, backward and the Adam update are one graph. Each pass takes a graph and gives one; step through what they did with the arrow keys, "
-            "click on nodes, and read kernels in the last tab. Peak memory is that of the intermediates, planned ahead into one arena.")
+    text = ("Forward, backward and the Adam update are one graph. Each pass takes a graph and gives one; step through what they did with "
+            "the arrow keys, click on nodes, and read kernels in the last tab. Peak memory is that of the intermediates, planned ahead "
+            "into one arena.")
     return Section("The training step, pass by pass", text, table, Page(page(why.history, "the training step", why.kernel_rows()), 900))
 
 
 def _kernels(why: Explanation) -> Section:
-    rows = [(_short(row.kernel, 36), _short(", ".join(row.ops), 46), units.seconds(row.seconds), units.flops(row.cost.flops), units.nbytes(row.cost.bytes),
-             units.rate(row.cost.flops / row.seconds), f"{row.gbytes:.1f} GB/s", units.percent(row.roofline) if row.roofline is not None else "–")
-            for row in sorted(why.rows, key=lambda row: -row.seconds) if row.seconds]
+    rows = [(_short(row.kernel, 36), _short(", ".join(row.ops), 46), units.seconds(row.seconds), units.flops(row.cost.flops),
+             units.nbytes(row.cost.bytes), units.rate(row.gflops * 1e9), units.bandwidth(row.gbytes * 1e9),
+             units.percent(row.roofline) if row.roofline is not None else "–") for row in sorted(why.rows, key=lambda row: -row.seconds)]
     table = Table(("kernel", "holds", "time", "FLOPs", "bytes", "rate", "bandwidth", "of the roofline"), rows)
     sources = {row.kernel: row.source for row in why.rows}
-    note = "Kernels whose operands lie in a cache can pass 100 % of a roofline that is drawn for memory."
+    note = "The roofline is the least time that the machine's arithmetic peak and bandwidth allow, over the time it took."
     return Section("Kernels", *why.summary().splitlines(), note, table, *(Code(text, name, folded=True) for name, text in sources.items()))
 
 

@@ -54,7 +54,7 @@ def examine(refresh: bool = False) -> dict[str, Any]:
 
 def digits() -> dict[str, int]:
     """How many of MNIST's digits are at hand."""
-    return {split: len(mnist(split, small=None)[1]) for split in ("train", "test")}  # type: ignore[arg-type]
+    return {"train": len(mnist("train", small=None)[1]), "test": len(mnist("test", small=None)[1])}
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -91,7 +91,9 @@ def _lines(found: dict[str, Any]) -> dict[str, list[str]]:
                            f"{machine['threads']} threads; read {units.bandwidth(machine['read_gbytes_one'] * 1e9)} on one"]
         lines["caches"] = [", ".join(map(units.nbytes, machine["caches"])) or "unknown"]
         lines["measured"] = [f"{machine['measured']}  (tito doctor --refresh)"]
-    lines["kernels"] = [f"{stored['kernels']} in {stored['folder']}, {units.nbytes(stored['bytes'])}; {stored['kernels_here']} for this machine and version"]
+    lines["kernels"] = [f"{stored['kernels']} in {stored['folder']}, {units.nbytes(stored['bytes'])}",
+                        f"{stored['kernels_here']} of them for this machine and version"]
     train, test = found["digits"]["train"], found["digits"]["test"]
-    lines["digits"] = [f"{train:,} + {test:,}  ({'the full MNIST' if train == 60_000 else 'those that ship; TINYTORCH_DATA names a folder with more'})"]
+    whose = "the full MNIST" if train == 60_000 else "those that ship; TINYTORCH_DATA names a folder with more"
+    lines["digits"] = [f"{train:,} + {test:,}  ({whose})"]
     return lines

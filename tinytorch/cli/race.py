@@ -16,7 +16,7 @@ import numpy as np
 
 from tinytorch import nn
 from tinytorch.autograd import no_grad
-from tinytorch.compile import compile
+from tinytorch.compile import Compiled, compile
 from tinytorch.data import mnist_batches
 from tinytorch.random import manual_seed
 from tinytorch.tensor import Tensor
@@ -62,6 +62,12 @@ class Runner:
             if spent >= turn:
                 return True
         return False
+
+    @property
+    def fast(self) -> Compiled:
+        """The compiled step."""
+        assert isinstance(self.step, Compiled), self.name
+        return self.step
 
     @property
     def total(self) -> float:
