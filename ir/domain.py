@@ -122,12 +122,10 @@ def _order(union: _Union, values: list[Value]) -> list[Axis] | None:
     after: dict[Axis, set[Axis]] = {}
     for value in values:
         roots = [union.find((value, a)) for a, n in enumerate(value.shape) if n != 1]
-        if len(set(roots)) != len(roots):
-            return None
         for root in roots:
             after.setdefault(root, set())
         for first, second in pairwise(roots):
-            after[first].add(second)
+            after[first].add(second)  # itself, where a value walks one loop along two axes: a circle too
     waiting = dict.fromkeys(after, 0)
     for followers in after.values():
         for root in followers:

@@ -144,8 +144,6 @@ def _is_elementwise(node: Node, places: Iterable[int]) -> bool:
         return False
     style = node.attrs["style"]
     reached = {body.inputs[place] for place in places}
-    if style == "contract" and not reached.isdisjoint(body.nodes[0].inputs):
-        return False
     for inner in body.nodes:
         if not reached.isdisjoint(inner.inputs):
             if inner.op.kind is not Kind.POINTWISE:

@@ -9,7 +9,8 @@
 Each launch is timed by the clock of the loop that runs programs, over repeated calls on *copies* of everything the
 program reads: parameters, optimiser state and the random generator stay as they are. The distance from the roofline
 (Williams, Waterman, Patterson, 2009) is the least time that this machine's arithmetic peak and memory bandwidth allow,
-over the time it took; what fits into the caches is held against their bandwidth.
+over the time it took. What fits into the second-level caches is held against their bandwidth, all else against that of
+memory, so a kernel whose operands lie in a third-level cache can pass 100 %.
 """
 
 from __future__ import annotations
@@ -233,11 +234,11 @@ def _machine() -> Machine | None:
 
 
 def _limits(m: Machine, threads: int, nbytes: int) -> tuple[float, float]:
-    """FLOPs and bytes a second that so many threads can reach: the best that was measured, in the caches for what fits."""
+    """FLOPs and bytes a second that so many threads can reach: the best that was measured, in second-level caches for what fits."""
     peak, memory, cache = m.gflops_one, max(m.read_gbytes_one, m.copy_gbytes_one), m.cache_gbytes_one
     if threads > 1:
         peak, memory, cache = max(peak, m.gflops), max(memory, m.read_gbytes, m.copy_gbytes), max(cache, m.cache_gbytes)
-    fits = nbytes <= max(m.caches, default=0)
+    fits = nbytes <= threads * m.caches[1] if len(m.caches) > 1 else nbytes == 0  # where `cache_gbytes` was measured
     return peak * 1e9, (max(memory, cache) if fits else memory) * 1e9
 
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import builtins
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -75,7 +76,7 @@ class Tensor(Operand):
         if isinstance(self.payload, Value):
             raise TracingError(f"numpy() or item() of a traced value ({self.type}): its numbers are not known while the function is traced; "
                                "return the tensor and read it outside")
-        return self.payload  # type: ignore[no-any-return]
+        return self.payload
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
@@ -104,7 +105,7 @@ class Tensor(Operand):
     @property
     def T(self) -> Tensor:
         """The matrix turned over; of more axes, all in reverse."""
-        return ops.transpose(self)  # type: ignore[no-any-return]
+        return ops.transpose(self)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -166,7 +167,7 @@ class Tensor(Operand):
 
     def alias(self) -> Tensor:
         """Another handle on the same numbers, that gradients flow through."""
-        return ops.reshape(self, self.shape)  # type: ignore[no-any-return]
+        return ops.reshape(self, self.shape)
 
     def register_hook(self, hook: Callable[[Any], Any]) -> Callable[[], None]:
         """Call `hook(grad)` when this tensor's gradient is complete; what it returns (if not None) replaces it. Gives a function that removes it."""
@@ -230,7 +231,7 @@ class Tensor(Operand):
     # -- indexing ------------------------------------------------------------------------------------------------------
 
     def __getitem__(self, index: Any) -> Tensor:
-        return get_item(self, index)  # type: ignore[no-any-return]
+        return get_item(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.copy_(set_item(self, index, value))
@@ -281,80 +282,80 @@ class Tensor(Operand):
 
     # -- reductions ----------------------------------------------------------------------------------------------------
 
-    def sum(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+    def sum(self, dim: Any = None, keepdim: builtins.bool = False) -> Tensor:
         """Σ over `dim` (a number, several, or all)."""
-        return ops.sum(self, dim, keepdim)  # type: ignore[no-any-return]
+        return ops.sum(self, dim, keepdim)
 
-    def mean(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+    def mean(self, dim: Any = None, keepdim: builtins.bool = False) -> Tensor:
         """The mean over `dim`."""
-        return ops.mean(self, dim, keepdim)  # type: ignore[no-any-return]
+        return ops.mean(self, dim, keepdim)
 
-    def var(self, dim: Any = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
+    def var(self, dim: Any = None, unbiased: builtins.bool = True, keepdim: builtins.bool = False) -> Tensor:
         """The variance over `dim`, divided by n - 1 if `unbiased`."""
-        return ops.var(self, dim, keepdim, ddof=int(unbiased))  # type: ignore[no-any-return]
+        return ops.var(self, dim, keepdim, ddof=int(unbiased))
 
-    def std(self, dim: Any = None, unbiased: bool = True, keepdim: bool = False) -> Tensor:
+    def std(self, dim: Any = None, unbiased: builtins.bool = True, keepdim: builtins.bool = False) -> Tensor:
         """The standard deviation over `dim`."""
         return self.var(dim, unbiased, keepdim).sqrt()
 
-    def prod(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+    def prod(self, dim: Any = None, keepdim: builtins.bool = False) -> Tensor:
         """Π over `dim`."""
-        return ops.prod(self, dim, keepdim)  # type: ignore[no-any-return]
+        return ops.prod(self, dim, keepdim)
 
-    def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
+    def max(self, dim: int | None = None, keepdim: builtins.bool = False) -> Any:
         """The greatest number; with `dim`, (values, indices) along it."""
         return ops.max(self) if dim is None else self._extreme(ops.argmax, dim, keepdim)
 
-    def min(self, dim: int | None = None, keepdim: bool = False) -> Any:
+    def min(self, dim: int | None = None, keepdim: builtins.bool = False) -> Any:
         """The least number; with `dim`, (values, indices) along it."""
         return ops.min(self) if dim is None else self._extreme(ops.argmin, dim, keepdim)
 
-    def _extreme(self, op: Any, dim: int, keepdim: bool) -> MinMax:
+    def _extreme(self, op: Any, dim: int, keepdim: builtins.bool) -> MinMax:
         where = op(self, dim, keepdims=True)
         values = ops.take_along(self, where, dim)
         return MinMax(values, where) if keepdim else MinMax(values.squeeze(dim), where.squeeze(dim))
 
-    def amax(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+    def amax(self, dim: Any = None, keepdim: builtins.bool = False) -> Tensor:
         """The greatest over `dim`; equals share the gradient."""
-        return ops.max(self, dim, keepdim)  # type: ignore[no-any-return]
+        return ops.max(self, dim, keepdim)
 
-    def amin(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+    def amin(self, dim: Any = None, keepdim: builtins.bool = False) -> Tensor:
         """The least over `dim`; equals share the gradient."""
-        return ops.min(self, dim, keepdim)  # type: ignore[no-any-return]
+        return ops.min(self, dim, keepdim)
 
-    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    def argmax(self, dim: int | None = None, keepdim: builtins.bool = False) -> Tensor:
         """The position of the greatest."""
         return ops.argmax(self.flatten(), 0) if dim is None else ops.argmax(self, dim, keepdim)
 
-    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    def argmin(self, dim: int | None = None, keepdim: builtins.bool = False) -> Tensor:
         """The position of the least."""
         return ops.argmin(self.flatten(), 0) if dim is None else ops.argmin(self, dim, keepdim)
 
     def cumsum(self, dim: int) -> Tensor:
         """Running sums along `dim`."""
-        return ops.cumsum(self, dim)  # type: ignore[no-any-return]
+        return ops.cumsum(self, dim)
 
-    def any(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+    def any(self, dim: Any = None, keepdim: builtins.bool = False) -> Tensor:
         """Whether any is not 0."""
         return ops.max(self.to("u8") if self.dtype.kind == "b" else (self != 0).to("u8"), dim, keepdim) != 0
 
-    def all(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+    def all(self, dim: Any = None, keepdim: builtins.bool = False) -> Tensor:
         """Whether none is 0."""
         return ops.min(self.to("u8") if self.dtype.kind == "b" else (self != 0).to("u8"), dim, keepdim) != 0
 
     def softmax(self, dim: int = -1) -> Tensor:
         """eˣ / Σeˣ along `dim`."""
-        return ops.softmax(self, dim)  # type: ignore[no-any-return]
+        return ops.softmax(self, dim)
 
     def log_softmax(self, dim: int = -1) -> Tensor:
         """log of softmax along `dim`."""
-        return ops.log_softmax(self, dim)  # type: ignore[no-any-return]
+        return ops.log_softmax(self, dim)
 
     # -- shapes --------------------------------------------------------------------------------------------------------
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in another shape; one extent may be -1."""
-        return ops.reshape(self, _spread(shape))  # type: ignore[no-any-return]
+        return ops.reshape(self, _spread(shape))
 
     view = reshape
 
@@ -369,17 +370,17 @@ class Tensor(Operand):
         """Two axes exchanged."""
         order = list(range(self.ndim))
         order[dim0], order[dim1] = order[dim1], order[dim0]
-        return ops.transpose(self, order)  # type: ignore[no-any-return]
+        return ops.transpose(self, order)
 
     def permute(self, *dims: Any) -> Tensor:
         """Axes in the order `dims`."""
-        return ops.transpose(self, _spread(dims))  # type: ignore[no-any-return]
+        return ops.transpose(self, _spread(dims))
 
     def expand(self, *shape: Any) -> Tensor:
         """Repeated along axes of extent 1; -1 keeps an extent."""
         wanted = _spread(shape)
         extra = len(wanted) - self.ndim
-        return ops.broadcast_to(self, [self.shape[i - extra] if n == -1 else n for i, n in enumerate(wanted)])  # type: ignore[no-any-return]
+        return ops.broadcast_to(self, [self.shape[i - extra] if n == -1 else n for i, n in enumerate(wanted)])
 
     def squeeze(self, dim: int | None = None) -> Tensor:
         """Without axes of extent 1 (or that one)."""
@@ -423,7 +424,7 @@ def as_tensor(thing: Any, dtype: Any = None) -> Tensor:
     return tensor(thing, dtype)
 
 
-def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(data: Any, dtype: Any = None, requires_grad: builtins.bool = False) -> Tensor:
     """A new tensor from numbers, nested lists, or an array.
 
     Args:
@@ -473,6 +474,6 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, data: Any, requires_grad: bool = True) -> None:
+    def __init__(self, data: Any, requires_grad: builtins.bool = True) -> None:
         super().__init__(np.asarray(as_tensor(data).numpy(), order="C"))
         self.requires_grad = requires_grad

@@ -24,7 +24,7 @@ def save(outcome: Outcome, why: Explanation, folder: Path) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     runners = (outcome.eager, outcome.compiled)
     losses = curves.loss_curves({r.name: r.losses for r in runners}, folder / "loss.png", title="loss, step by step")
-    clock = curves.loss_curves({r.name: r.losses for r in runners}, folder / "race.png", title="loss over seconds of computing",
+    clock = curves.loss_curves({r.name: _smooth(r.losses) for r in runners}, folder / "race.png", title="loss over seconds of computing",
                                xlabel="seconds", x={r.name: r.seconds for r in runners})
     model, step = folder / "model.svg", folder / "step.svg"
     model.write_text(to_svg(outcome.graph), encoding="utf-8")
@@ -54,7 +54,7 @@ def _summary(outcome: Outcome, losses: Path, clock: Path) -> Section:
             "its own clock. The first compiled step holds the compilation. The large figures are of the fastest tenth of the steps, which other "
             "programs on the machine disturb least.")
     return Section("The outcome", text, facts, table, Image(losses, "The two curves lie on each other."),
-                   Image(clock, "The same losses, over the seconds that each side computed."))
+                   Image(clock, "The same losses, each the mean of the last 20 steps, over the seconds that each side computed."))
 
 
 def _model(outcome: Outcome, picture: Path) -> Section:
@@ -80,6 +80,11 @@ def _kernels(why: Explanation) -> Section:
     sources = {row.kernel: row.source for row in why.rows}
     note = "The roofline is the least time that the machine's arithmetic peak and bandwidth allow, over the time it took."
     return Section("Kernels", *why.summary().splitlines(), note, table, *(Code(text, name, folded=True) for name, text in sources.items()))
+
+
+def _smooth(losses: list[float], window: int = 20) -> list[float]:
+    """Each loss with those before it, averaged."""
+    return [sum(losses[max(0, n - window + 1):n + 1]) / min(n + 1, window) for n in range(len(losses))]
 
 
 def _short(text: str, length: int) -> str:
