@@ -1,4 +1,4 @@
-"""Eager gradients: what is recorded, when it may be used again, hooks, overwriting, and functions that give gradients."""
+"""Eager gradients: what is recorded, when it may be used again, hooks, overwriting, functions that give gradients."""
 
 import math
 import threading
@@ -360,7 +360,8 @@ def test_a_hessian() -> None:
 
 
 def test_grad_of_what_cannot_be() -> None:
-    for function, x, words in [(lambda x: x * 2, tt.ones(2), "one floating point number"), (lambda x: 3.0, tt.ones(2), "it returned float"),
+    for function, x, words in [(lambda x: x * 2, tt.ones(2), "one floating point number"),
+                               (lambda x: 3.0, tt.ones(2), "it returned float"),
                                (lambda x: x.sum(), tt.tensor([1]), "only floating point")]:  # fmt: skip
         with pytest.raises(GradientError, match=words):
             tt.grad(function)(x)

@@ -31,7 +31,8 @@ def ones(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("thing", [
-    1, None, (), [], {}, (1, 2), [1, [2, (3,)]], {"b": 1, "a": (2, None)}, Point(1, [2]), Batch(1, {"k": 2}), {1: "x", "1": "y"}])
+    1, None, (), [], {}, (1, 2), [1, [2, (3,)]], {"b": 1, "a": (2, None)}, Point(1, [2]), Batch(1, {"k": 2}),
+    {1: "x", "1": "y"}])
 def test_a_container_comes_back_as_it_was(thing: Any) -> None:
     leaves, tree = flatten(thing)
     assert unflatten(tree, leaves) == thing
@@ -51,15 +52,16 @@ def test_a_wrong_number_of_leaves_is_an_error() -> None:
 
 
 def test_the_structure_of_different_containers_differs() -> None:
-    trees = [flatten(t)[1] for t in [(1, 2), [1, 2], (1, (2,)), {"a": 1, "b": 2}, Point(1, 2), Batch(1, 2), (1, None, 2)]]
-    assert len(set(trees)) == len(trees)
+    things = [(1, 2), [1, 2], (1, (2,)), {"a": 1, "b": 2}, Point(1, 2), Batch(1, 2), (1, None, 2)]
+    assert len({flatten(thing)[1] for thing in things}) == len(things)
 
 
 # What becomes an input
 
 
 def test_tensors_arrays_and_floats_in_nested_containers_become_inputs() -> None:
-    graph = tt.trace(lambda batch, scale: batch["x"][0] * scale + batch["y"].images, {"x": [ones(2)], "y": Batch(ones(2), None)}, 2.0)
+    batch = {"x": [ones(2)], "y": Batch(ones(2), None)}
+    graph = tt.trace(lambda batch, scale: batch["x"][0] * scale + batch["y"].images, batch, 2.0)
     assert [str(v.type) for v in graph.inputs] == ["f32[2]", "f32[2]", "f32[()]"]
     assert [graph.names[v] for v in graph.inputs] == ["batch_x_0", "batch_y_images", "scale"]
     np.testing.assert_array_equal(graph(ones(2), 3 * ones(2), np.float32(2)), [5, 5])
@@ -84,7 +86,8 @@ def test_other_python_values_are_seen_as_they_are() -> None:
 
 
 def test_static_arguments_are_not_inputs() -> None:
-    graph = tt.trace(lambda x, table, rate: x * float(table[0]) * rate, ones(2), np.array([3.0]), 0.5, static=("table", 2))
+    scale = lambda x, table, rate: x * float(table[0]) * rate
+    graph = tt.trace(scale, ones(2), np.array([3.0]), 0.5, static=("table", 2))
     assert [graph.names[v] for v in graph.inputs] == ["x"]
     np.testing.assert_array_equal(graph(ones(2)), [1.5, 1.5])
 
@@ -133,14 +136,16 @@ def test_nodes_remember_the_users_line() -> None:
 
 
 @pytest.mark.parametrize("branch", [
-    lambda x: x if x.sum() > 0 else -x, lambda x: x if bool(x[0]) else -x, lambda x: x if (x > 0).all() and x.sum() > 1 else x])
+    lambda x: x if x.sum() > 0 else -x, lambda x: x if bool(x[0]) else -x,
+    lambda x: x if (x > 0).all() and x.sum() > 1 else -x])
 def test_a_branch_on_a_traced_value_shows_the_line_and_the_remedy(branch: Any) -> None:
     with pytest.raises(TracingError, match=r"cannot branch on a traced value") as caught:
         tt.trace(branch, ones(2))
     assert "test_frontends.py" in str(caught.value) and "tt.where" in str(caught.value)
 
 
-@pytest.mark.parametrize("read", [lambda x: x.item(), lambda x: float(x.sum()), lambda x: x.numpy().max(), lambda x: np.asarray(x)])
+@pytest.mark.parametrize("read", [
+    lambda x: x.item(), lambda x: float(x.sum()), lambda x: x.numpy().max(), lambda x: np.asarray(x)])
 def test_reading_numbers_while_tracing_is_refused(read: Any) -> None:
     with pytest.raises(TracingError, match="not known while the function is traced"):
         tt.trace(read, ones(1))

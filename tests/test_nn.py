@@ -1,4 +1,4 @@
-"""Layers and losses: results and gradients of PyTorch's with the same weights, eager and traced; and what a Module keeps."""
+"""Layers and losses: PyTorch's results and gradients with the same weights, eager and traced; what a Module keeps."""
 
 import math
 import pickle

@@ -40,7 +40,8 @@ def pair(torch: Any, name: str, options: dict[str, Any]) -> tuple[Any, ...]:
     """Both models with the same weights, and both optimisers."""
     ours, theirs = build(nn), build(torch.nn)
     ours.load_state_dict(theirs.state_dict())
-    return ours, theirs, getattr(optim, name)(ours.parameters(), **options), getattr(torch.optim, name)(theirs.parameters(), **options)
+    our_opt = getattr(optim, name)(ours.parameters(), **options)
+    return ours, theirs, our_opt, getattr(torch.optim, name)(theirs.parameters(), **options)
 
 
 def advance(model: Any, opt: Any, x: Any, y: Any, loss: Any) -> float:
@@ -67,7 +68,8 @@ def test_ten_steps_are_pytorchs(name: str, options: dict[str, Any], peer: Peer) 
             opt.lr = opt.lr / 2
             theirs_opt.param_groups[0]["lr"] /= 2
         mine = advance(ours, opt, tt.tensor(X), tt.tensor(Y), nn.CrossEntropyLoss())
-        assert mine == pytest.approx(advance(theirs, theirs_opt, torch.tensor(X), torch.tensor(Y), torch.nn.CrossEntropyLoss()), rel=1e-5)
+        other = advance(theirs, theirs_opt, torch.tensor(X), torch.tensor(Y), torch.nn.CrossEntropyLoss())
+        assert mine == pytest.approx(other, rel=1e-5)
         same_weights(ours, theirs, 1e-5)
 
 
@@ -106,7 +108,8 @@ def test_state_goes_on_where_it_was(name: str, options: dict[str, Any], peer: Pe
     # from here to PyTorch ...
     theirs.load_state_dict({k: torch.tensor(v.numpy()) for k, v in ours.state_dict().items()})
     state = opt.state_dict()
-    theirs_opt.load_state_dict({**state, "state": {n: {k: torch.tensor(v.numpy()) for k, v in s.items()} for n, s in state["state"].items()}})
+    slots = {n: {k: torch.tensor(v.numpy()) for k, v in s.items()} for n, s in state["state"].items()}
+    theirs_opt.load_state_dict({**state, "state": slots})
     for _ in range(3):
         advance(theirs, theirs_opt, *their_data)
         advance(ours, opt, *data)

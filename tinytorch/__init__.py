@@ -14,12 +14,22 @@ from . import nn, optim
 from .autograd import enable_grad, grad, is_grad_enabled, no_grad, value_and_grad
 from .bench import bench
 from .compile import compile, trace
-from .creation import (arange, eye, from_numpy, full, full_like, linspace, ones, ones_like, rand, randint, randn, randperm, tril, triu, zeros,
-                       zeros_like)
-from .functional import (abs, argmax, cat, clip, concat, cos, exp, log, maximum, mean, minimum, sigmoid, sin, softmax, sqrt, stack, sum, tanh, where)
+from .creation import (arange, eye, from_numpy, full, full_like, linspace, ones, ones_like, rand, randint, randn,
+                       randperm, tril, triu, zeros, zeros_like)
+from .functional import (abs, argmax, cat, clip, concat, cos, exp, log, maximum, mean, minimum, sigmoid, sin, softmax,
+                         sqrt, stack, sum, tanh, where)
 from .profile import profile
 from .random import manual_seed
 from .store import load, save
 from .tensor import Parameter, Tensor, as_tensor, matmul, tensor
+
+__all__ = [
+    "Graph", "Parameter", "Tensor", "abs", "arange", "argmax", "as_tensor", "bench", "bf16", "bool_", "cat", "clip",
+    "compile", "concat", "cos", "enable_grad", "errors", "exp", "eye", "f16", "f32", "f64", "from_numpy", "full",
+    "full_like", "grad", "i8", "i16", "i32", "i64", "is_grad_enabled", "linspace", "load", "log", "manual_seed",
+    "matmul", "maximum", "mean", "minimum", "nn", "no_grad", "ones", "ones_like", "optim", "profile", "rand", "randint",
+    "randn", "randperm", "save", "sigmoid", "sin", "softmax", "sqrt", "stack", "sum", "tanh", "tensor", "trace", "tril",
+    "triu", "u8", "value_and_grad", "where", "zeros", "zeros_like",
+]
 
 __version__ = "0.1.0.dev0"

@@ -1,7 +1,7 @@
-"""Gradients of eager code: the tape, `backward`, `no_grad`; and `grad` and `value_and_grad` of functions, which compose.
+"""Gradients of eager code: the tape, `backward`, `no_grad`; `grad` and `value_and_grad` of functions, which compose.
 
-Each tensor that needs a gradient remembers the operation that made it. `backward` walks these memories with the engine of
-`tinytorch.passes.autodiff`, whether the tensors hold numbers or are being traced.
+Each tensor that needs a gradient remembers the operation that made it. `backward` walks these memories with the engine
+of `tinytorch.passes.autodiff`, whether the tensors hold numbers or are being traced.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class _Stale(Operand):
 
     @property
     def payload(self) -> Any:
-        raise GradientError(f"the gradient of {self._op} needs a tensor of type {self.type} that was overwritten in place since; "
-                            "call backward() before you change it, or change a copy (x.clone())")
+        raise GradientError(f"the gradient of {self._op} needs a tensor of type {self.type} that was overwritten in "
+                            "place since; call backward() before you change it, or change a copy (x.clone())")
 
 
 class _Constant(Tensor):
@@ -106,7 +106,8 @@ class Tape:
         record = self.records.get(id(tensor))
         if record is None:
             if creator is FREED:
-                raise GradientError("backward() has been here before and dropped what it needs; use backward(retain_graph=True) the first time")
+                raise GradientError("backward() has been here before and dropped what it needs; "
+                                    "use backward(retain_graph=True) the first time")
             op, operands, attrs, versions = creator
             seen = [self.seen(o, v, op) for o, v in zip(operands, versions, strict=True)]
             record = self.records[id(tensor)] = Record(op, seen, attrs, (tensor,), operands)
@@ -117,7 +118,8 @@ class Tape:
         """What a gradient rule is given for an operand."""
         if getattr(operand, "version", 0) != version:
             return _Stale(operand, op)
-        return _Constant(operand.payload) if self.skip_constants and not getattr(operand, "requires_grad", False) else operand
+        constant = self.skip_constants and not getattr(operand, "requires_grad", False)
+        return _Constant(operand.payload) if constant else operand
 
 
 FREED = object()
@@ -145,10 +147,12 @@ def _apply_hooks(tensor: Any, grad: Any) -> Any:
 def backward(tensor: Tensor, gradient: Any = None, retain_graph: bool = False, create_graph: bool = False) -> None:
     """Add d tensor / d leaf to `.grad` of every leaf that requires it; see `Tensor.backward`."""
     if not tensor.requires_grad:
-        raise GradientError("backward() of a tensor that nothing recorded: no input has requires_grad=True, or it was made under no_grad()")
+        raise GradientError("backward() of a tensor that nothing recorded: "
+                            "no input has requires_grad=True, or it was made under no_grad()")
     seed = _seed(tensor, gradient)
     found, tape = run_backward([tensor], [seed], retain_graph, create_graph)
-    leaves = {id(t): t for record in tape.records.values() for t in record.targets or () if getattr(t, "requires_grad", False) and t.creator is None}
+    leaves = {id(t): t for record in tape.records.values() for t in record.targets or ()
+              if getattr(t, "requires_grad", False) and t.creator is None}
     if tensor.creator is None:
         leaves[id(tensor)] = tensor
     retained = {id(t): t for t in tape.tensors if t.retains_grad}
@@ -163,15 +167,18 @@ def _seed(tensor: Tensor, gradient: Any) -> Any:
     if gradient is not None:
         seed = as_tensor(gradient)
         if seed.shape != tensor.shape:
-            raise GradientError(f"backward(gradient of type {seed.type}) on a tensor of type {tensor.type}: the shapes must agree")
+            raise GradientError(f"backward(gradient of type {seed.type}) on a tensor of type {tensor.type}: "
+                                "the shapes must agree")
         return seed
     if tensor.size != 1:
-        raise GradientError(f"backward() starts from one number, this tensor is {tensor.type}; reduce it (.sum() or .mean()) or pass gradient=")
+        raise GradientError(f"backward() starts from one number, this tensor is {tensor.type}; "
+                            "reduce it (.sum() or .mean()) or pass gradient=")
     one = ops.constant(1.0, tensor.dtype) if tensor.is_traced else Tensor(np.ones((), tensor.dtype.np))
     return ops.broadcast_to(one, tensor.shape) if tensor.shape else one
 
 
-def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0,
+                   has_aux: bool = False) -> Callable[..., Any]:
     """A function that gives (value, gradient) of `function`, whose result must be one number.
 
     Args:
@@ -192,8 +199,8 @@ def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 
             result = function(*(replaced.get(i, a) for i, a in enumerate(args)), **kwargs)
             value, aux = result if has_aux else (result, None)
             if not isinstance(value, Tensor) or value.size != 1 or not value.dtype.is_float:
-                raise GradientError(f"grad of {getattr(function, '__name__', function)}: it must return one floating point number, "
-                                    f"it returned {getattr(value, 'type', type(value).__name__)}")
+                raise GradientError(f"grad of {getattr(function, '__name__', function)}: it must return one floating "
+                                    f"point number, it returned {getattr(value, 'type', type(value).__name__)}")
             found, _ = run_backward([value], [_seed(value, None)], True, create, frozenset(map(id, inner)))
             grads = [as_tensor(found[id(x)]) if id(x) in found else x.zeros_like() for x in inner]
         if not create:

@@ -1,4 +1,4 @@
-"""Gradients through a compiled call: its results remember the call, and backward runs a compiled gradient of the same graph."""
+"""Gradients through a compiled call: its results remember it; backward runs a compiled gradient of its graph."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinytorch.ir import Builder, Kind, Recorder, ops
-from tinytorch.passes import plan_memory
+from tinytorch.passes import Pipeline, plan_memory
 from tinytorch.passes.autodiff import inline, reverse
 
 from .tensor import Tensor, as_tensor, grad_mode
@@ -42,7 +42,7 @@ class CompiledCall:
     def _compile(self, wanted: Sequence[int]) -> Any:
         from tinytorch.runtime.program import Program
 
-        from .compile import PIPELINES, Pipeline
+        from .compile import PIPELINES
 
         graph = self.entry.traced.graph
         build = Builder(f"{graph.name}_backward")
@@ -51,7 +51,9 @@ class CompiledCall:
         seed = build.input("cotangent", graph.outputs[self.position].type)
         with build:
             found = _gradients(graph, self.position, inputs, seed, wanted)
-            grads = [found[i] if found[i] is not None else ops.broadcast_to(ops.constant(0.0, inputs[i].dtype), inputs[i].shape) for i in wanted]
+            zeros = {i: ops.broadcast_to(ops.constant(0.0, inputs[i].dtype), inputs[i].shape)
+                     for i in wanted if found[i] is None}
+            grads = [zeros.get(i, found[i]) for i in wanted]
         lowered = Pipeline(*PIPELINES["train"])(build.finish(grads))
         return Program(lowered, plan_memory(lowered))
 

@@ -1,7 +1,7 @@
 """x[…] in terms of ops: NumPy's basic and advanced indexing.
 
-Integers, slices, None and … become `slice` and `reshape`. Integer arrays become one `take` (or, if several, one `take` over the axes they
-index, flattened). A boolean mask needs its numbers, so it works eagerly; while tracing, use `where`.
+Integers, slices, None and … become `slice` and `reshape`. Integer arrays become one `take` (or, if several, one `take`
+over the axes they index, flattened). A boolean mask needs its numbers, so it works eagerly; while tracing, use `where`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def _expand(x: Any, index: tuple[Any, ...]) -> list[Any]:
     for part in [*given[:at], *[slice(None)] * (x.ndim - used), *given[at + 1:]]:
         extents = x.shape[axis:axis + part.ndim] if _is_mask(part) else ()
         if _is_mask(part) and (part.shape != extents or not extents):
-            raise IndexError(f"a mask of shape {part.shape} for axes of shape {extents}: they must agree" if part.ndim else "a single bool cannot index a tensor")
+            raise IndexError(f"a mask of shape {part.shape} for axes of shape {extents}: they must agree" if part.ndim
+                             else "a single bool cannot index a tensor")
         parts += np.nonzero(part) if extents else [part]
         axis += len(extents) or part is not None
     return parts
@@ -78,8 +79,8 @@ def _plain(part: Any) -> Any:
         return part.astype(np.int64) if part.size == 0 and part.dtype == np.float64 else part
     if isinstance(part, Operand) and part.dtype.kind == "b":
         if part.is_traced:
-            raise TracingError("x[mask] gives as many elements as the mask has true ones, which is not known while tracing; "
-                               "use tt.where(mask, x, 0) or multiply by the mask")
+            raise TracingError("x[mask] gives as many elements as the mask has true ones, which is not known while "
+                               "tracing; use tt.where(mask, x, 0) or multiply by the mask")
         return part.payload
     return part
 
@@ -96,14 +97,18 @@ def _position(part: Any, extent: int, axis: int) -> int:
     try:
         number = int(part.item() if hasattr(part, "item") else part.__index__())
     except AttributeError:
-        raise IndexError(f"{part!r} cannot index a tensor; expected integers, slices, …, None, integer arrays or boolean masks") from None
+        raise IndexError(f"{part!r} cannot index a tensor; "
+                         "expected integers, slices, …, None, integer arrays or boolean masks") from None
     if not -extent <= number < extent:
         raise IndexError(f"index {number} is out of bounds for axis {axis} with extent {extent}")
     return number % extent
 
 
 def _advanced(x: Any, arrays: list[tuple[int, Any]], together: bool) -> Any:
-    """Axes indexed by integer arrays: brought together, flattened, taken at once. The result's axes stand where they stood, if that was `together`."""
+    """Axes indexed by integer arrays: brought together, flattened, taken at once.
+
+    The result's axes stand where they stood, if that was `together`.
+    """
     axes = [axis for axis, _ in arrays]
     extents = [x.shape[axis] for axis in axes]
     positions = [ops.cast(i, "i64") if isinstance(i, Operand) else np.asarray(i, np.int64) for _, i in arrays]
@@ -126,7 +131,8 @@ def _advanced(x: Any, arrays: list[tuple[int, Any]], together: bool) -> Any:
 def _check_range(number: Any, extent: int) -> None:
     payload = number.payload if isinstance(number, Operand) else number
     if isinstance(payload, np.ndarray) and payload.size and not (-extent <= payload.min() and payload.max() < extent):
-        raise IndexError(f"index {payload.max() if payload.max() >= extent else payload.min()} is out of bounds for an axis with extent {extent}")
+        wrong = payload.max() if payload.max() >= extent else payload.min()
+        raise IndexError(f"index {wrong} is out of bounds for an axis with extent {extent}")
 
 
 def set_item(x: Any, index: Any, value: Any) -> Any:
@@ -145,6 +151,7 @@ def set_item(x: Any, index: Any, value: Any) -> Any:
     try:
         spread = ops.reshape(ops.broadcast_to(ops.cast(given, x.dtype), places.shape), (flat.size,))
     except ShapeError:
-        raise ShapeError(f"x[index] has shape {places.shape}, the value {given.shape} does not broadcast to it") from None
+        raise ShapeError(
+            f"x[index] has shape {places.shape}, the value {given.shape} does not broadcast to it") from None
     picked = ops.reshape(ops.take(spread, source, 0), x.shape)
     return ops.where(hit.reshape(x.shape), picked, x)

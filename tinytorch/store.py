@@ -1,4 +1,4 @@
-"""Keep tensors in files: `tt.save(obj, path)` and `tt.load(path)`, as safetensors, written atomically, never executed."""
+"""Tensors in files: `tt.save(obj, path)` and `tt.load(path)`, as safetensors, written atomically, never executed."""
 
 from __future__ import annotations
 
@@ -60,15 +60,17 @@ def _describe(obj: Any, prefix: str) -> Any:
         return {"tensor": prefix or "value"}
     if isinstance(obj, dict):
         if not all(isinstance(key, (str, int)) for key in obj):
-            raise FormatError(f"save: dictionary keys must be strings or integers, found {[k for k in obj if not isinstance(k, (str, int))][:3]}")
+            wrong = [key for key in obj if not isinstance(key, (str, int))][:3]
+            raise FormatError(f"save: dictionary keys must be strings or integers, found {wrong}")
         order = sorted(obj, key=lambda key: (str(type(key)), key))
         return {"dict": [[key, _describe(obj[key], f"{prefix}.{key}" if prefix else str(key))] for key in order]}
     if isinstance(obj, (list, tuple)):
-        return {type(obj).__name__ if type(obj) in (list, tuple) else "tuple": [_describe(x, f"{prefix}.{i}" if prefix else str(i)) for i, x in enumerate(obj)]}
+        parts = [_describe(x, f"{prefix}.{i}" if prefix else str(i)) for i, x in enumerate(obj)]
+        return {type(obj).__name__ if type(obj) in (list, tuple) else "tuple": parts}
     if obj is None or isinstance(obj, (bool, int, float, str)):
         return {"value": obj}
-    raise FormatError(f"save: {prefix or 'the object'} is a {type(obj).__name__}; expected tensors, numbers, strings, None, "
-                      "and dictionaries, lists and tuples of these (a module's state is module.state_dict())")
+    raise FormatError(f"save: {prefix or 'the object'} is a {type(obj).__name__}; expected tensors, numbers, strings, "
+                      "None, and dictionaries, lists and tuples of these (a module's state is module.state_dict())")
 
 
 def _names(shape: Any) -> list[str]:

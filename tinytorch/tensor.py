@@ -1,4 +1,4 @@
-"""The tensor users hold: numbers (or a traced value), with operators, methods as in PyTorch, and a memory of what made it.
+"""The tensor users hold: numbers (or a traced value), with PyTorch's operators and methods, that knows what made it.
 
     >>> import tinytorch as tt
     >>> x = tt.tensor([[1.0, 2.0]], requires_grad=True)
@@ -74,8 +74,8 @@ class Tensor(Operand):
     def numpy(self) -> np.ndarray:
         """The numbers as a NumPy array that shares their memory."""
         if isinstance(self.payload, Value):
-            raise TracingError(f"numpy() or item() of a traced value ({self.type}): its numbers are not known while the function is traced; "
-                               "return the tensor and read it outside")
+            raise TracingError(f"numpy() or item() of a traced value ({self.type}): its numbers are not known while "
+                               "the function is traced; return the tensor and read it outside")
         return self.payload
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -122,7 +122,10 @@ class Tensor(Operand):
             return f"tensor(<traced>, {self.type})"
         text = np.array2string(self.payload, separator=", ", prefix="tensor(", precision=4)
         notes = "" if self.dtype.name in ("f32", "i64", "bool") else f", dtype={self.dtype}"
-        notes += f", grad of {self.creator[0]}" if isinstance(self.creator, tuple) else ", requires_grad=True" if self.requires_grad else ""
+        if isinstance(self.creator, tuple):
+            notes += f", grad of {self.creator[0]}"
+        elif self.requires_grad:
+            notes += ", requires_grad=True"
         return f"tensor({text}{notes})"
 
     __hash__ = Operand.__hash__
@@ -170,7 +173,11 @@ class Tensor(Operand):
         return ops.reshape(self, self.shape)
 
     def register_hook(self, hook: Callable[[Any], Any]) -> Callable[[], None]:
-        """Call `hook(grad)` when this tensor's gradient is complete; what it returns (if not None) replaces it. Gives a function that removes it."""
+        """Call `hook(grad)` when this tensor's gradient is complete; what it returns (if not None) replaces it.
+
+        Returns:
+            A function that removes the hook.
+        """
         if not self.requires_grad:
             raise GradientError("register_hook on a tensor that does not require a gradient")
         self.hooks = [*(self.hooks or ()), hook]
@@ -189,9 +196,10 @@ class Tensor(Operand):
     # -- in place ------------------------------------------------------------------------------------------------------
 
     def copy_(self, source: Any) -> Tensor:
-        """Overwrite the numbers, keeping the memory; what was recorded with the old ones can no longer be differentiated."""
+        """Overwrite the numbers, keeping the memory; what was recorded with the old ones has no gradient any more."""
         if self.requires_grad and grad_mode.enabled:
-            raise GradientError("a tensor that requires a gradient cannot be overwritten while recording; do it under tt.no_grad()")
+            raise GradientError(
+                "a tensor that requires a gradient cannot be overwritten while recording; do it under tt.no_grad()")
         value = as_tensor(source)
         value = value if value.dtype is self.dtype else ops.cast(value, self.dtype)
         value = value if value.shape == self.shape else ops.broadcast_to(value, self.shape)
@@ -214,7 +222,8 @@ class Tensor(Operand):
     def _update(self, op: Op, other: Any) -> Tensor:
         """self = op(self, other), in place."""
         operands, _ = op.prepare(self, other)
-        if operands[0] is not self or operands[1].shape not in ((), self.shape) or self.is_traced or (self.requires_grad and grad_mode.enabled):
+        fits = operands[0] is self and operands[1].shape in ((), self.shape)
+        if not fits or self.is_traced or (self.requires_grad and grad_mode.enabled):
             return self.copy_(op(self, other))
         current().update(op, self, operands[1])
         self.version += 1
@@ -400,8 +409,10 @@ class Tensor(Operand):
 
     def zeros_like(self) -> Tensor:
         """Zeros of the same type."""
+        if not self.is_traced:
+            return Tensor(np.zeros(self.shape, self.dtype.np))
         zero = ops.constant(0.0 if self.dtype.is_float else 0, self.dtype)
-        return as_tensor(ops.broadcast_to(zero, self.shape)) if self.is_traced else Tensor(np.zeros(self.shape, self.dtype.np))
+        return as_tensor(ops.broadcast_to(zero, self.shape))
 
     # -- products ------------------------------------------------------------------------------------------------------
 
@@ -449,7 +460,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: builtins.bool = False) -
 
 
 def matmul(x: Any, y: Any) -> Tensor:
-    """x @ y with NumPy's rules: vectors count as a row on the left and a column on the right; stacks of matrices broadcast."""
+    """x @ y by NumPy's rules: a vector is a row on the left, a column on the right; stacks of matrices broadcast."""
     x, y = as_tensor(x), as_tensor(y)
     if x.ndim == 0 or y.ndim == 0:
         raise ShapeError(f"matmul({x.type}, {y.type}): a number has no axis to multiply over; use *")

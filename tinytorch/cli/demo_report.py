@@ -73,13 +73,13 @@ def _passes(why: Explanation) -> Section:
 
 
 def _kernels(why: Explanation) -> Section:
-    rows = [(_short(row.kernel, 36), _short(", ".join(row.ops), 46), units.seconds(row.seconds), units.flops(row.cost.flops),
+    rows = [(_short(row.kernel, 27), _short(", ".join(row.ops), 30), units.seconds(row.seconds), units.flops(row.cost.flops),
              units.nbytes(row.cost.bytes), units.rate(row.gflops * 1e9), units.bandwidth(row.gbytes * 1e9),
              units.percent(row.roofline) if row.roofline is not None else "–") for row in sorted(why.rows, key=lambda row: -row.seconds)]
-    table = Table(("kernel", "holds", "time", "FLOPs", "bytes", "rate", "bandwidth", "of the roofline"), rows)
-    sources = {row.kernel: row.source for row in why.rows}
+    table = Table(("kernel", "holds", "time", "FLOPs", "bytes", "rate", "bandwidth", "roofline"), rows)
+    sources = {row.path: row for row in why.rows}
     note = "The roofline is the least time that the machine's arithmetic peak and bandwidth allow, over the time it took."
-    return Section("Kernels", *why.summary().splitlines(), note, table, *(Code(text, name, folded=True) for name, text in sources.items()))
+    return Section("Kernels", *why.summary().splitlines(), note, table, *(Code(row.source, row.path.name, folded=True) for row in sources.values()))
 
 
 def _smooth(losses: list[float], window: int = 20) -> list[float]:

@@ -14,10 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from tinytorch.functional import sigmoid, softmax, tanh
 from tinytorch.ir import ops
 from tinytorch.ir.errors import OpError, ShapeError
 from tinytorch.random import next_key
 from tinytorch.tensor import Tensor, as_tensor
+
+__all__ = [
+    "avg_pool2d", "conv2d", "cross_entropy", "dropout", "embedding", "gelu", "layer_norm", "leaky_relu", "linear",
+    "log_softmax", "max_pool2d", "mse_loss", "one_hot", "relu", "scaled_dot_product_attention", "sigmoid", "silu",
+    "softmax", "softplus", "tanh",
+]
 
 # -- activations -------------------------------------------------------------------------------------------------------
 
@@ -42,24 +49,9 @@ def silu(x: Any) -> Tensor:
     return as_tensor(ops.silu(x))
 
 
-def sigmoid(x: Any) -> Tensor:
-    """1 / (1 + e⁻ˣ)."""
-    return as_tensor(ops.sigmoid(x))
-
-
-def tanh(x: Any) -> Tensor:
-    """The hyperbolic tangent."""
-    return as_tensor(ops.tanh(x))
-
-
 def softplus(x: Any, beta: float = 1.0) -> Tensor:
     """log(1 + exp(beta · x)) / beta, a smooth relu."""
     return as_tensor(ops.softplus(x) if beta == 1 else ops.softplus(as_tensor(x) * beta) / beta)
-
-
-def softmax(x: Any, dim: int = -1) -> Tensor:
-    """eˣ / Σeˣ along `dim`."""
-    return as_tensor(ops.softmax(x, dim))
 
 
 def log_softmax(x: Any, dim: int = -1) -> Tensor:
@@ -76,12 +68,13 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
 
 
 def dropout(x: Any, p: float = 0.5, training: bool = True) -> Tensor:
-    """In training, zero each element with probability p and scale the others by 1 / (1 - p) (Srivastava et al., 2014)."""
+    """In training, zero each element with probability p, scale the others by 1 / (1 - p) (Srivastava et al., 2014)."""
     return as_tensor(ops.dropout(x, next_key(), p)) if training and p else as_tensor(x)
 
 
-def layer_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
-    """Subtract the mean and divide by the standard deviation over the last axes, times weight, plus bias (Ba et al., 2016).
+def layer_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, bias: Any = None,
+               eps: float = 1e-5) -> Tensor:
+    """(x - mean) / standard deviation over the last axes, times weight, plus bias (Ba et al., 2016).
 
     Raises:
         ShapeError: x does not end in `normalized_shape`.
@@ -96,7 +89,11 @@ def layer_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None
 
 
 def embedding(indices: Any, weight: Any) -> Tensor:
-    """The rows of `weight` (rows, features) at integer `indices` (…), as (…, features); raises IndexError for a row that is not there."""
+    """The rows of `weight` (rows, features) at integer `indices` (…), as (…, features).
+
+    Raises:
+        IndexError: a row is not there.
+    """
     indices, weight = as_tensor(indices), as_tensor(weight)
     _check_range("embedding: index", indices, weight.shape[0], "rows of the table")
     return as_tensor(ops.take(weight, indices, 0))
@@ -115,14 +112,15 @@ def one_hot(labels: Any, num_classes: int) -> Tensor:
     return as_tensor(ops.cast(ops.eq(ops.iota((*labels.shape, num_classes), -1), labels.unsqueeze(-1)), "i64"))
 
 
-def conv2d(x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
-    """Correlate x (batch, channels, height, width) with weight (out, channels / groups, kh, kw), plus bias (out) or None."""
+def conv2d(x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+           groups: int = 1) -> Tensor:
+    """Correlate x (batch, channels, height, width) with weight (out, channels / groups, kh, kw), plus bias (out)."""
     y = as_tensor(ops.conv2d(x, weight, stride, padding, dilation, groups))
     return y if bias is None else y + as_tensor(bias).reshape(-1, 1, 1)
 
 
 def max_pool2d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:
-    """The greatest of each window of x (batch, channels, height, width); windows are `kernel_size` apart unless `stride` says."""
+    """The greatest of each window of x (batch, channels, height, width); windows are `stride` (or their size) apart."""
     return as_tensor(ops.max_pool2d(x, kernel_size, stride, padding))
 
 
@@ -133,7 +131,7 @@ def avg_pool2d(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0) -
 
 def scaled_dot_product_attention(query: Any, key: Any, value: Any, attn_mask: Any = None, is_causal: bool = False,
                                  scale: float | None = None) -> Tensor:
-    """softmax(q kᵀ · scale + mask) v over (…, time, head_dim) (Vaswani et al., 2017); scale is 1 / √head_dim by default.
+    """softmax(q kᵀ · scale + mask) v over (…, time, head_dim) (Vaswani et al., 2017); scale is 1 / √head_dim if None.
 
     Args:
         attn_mask: broadcastable to (…, queries, keys): boolean, true where a key may be seen, or numbers to add.
@@ -143,7 +141,8 @@ def scaled_dot_product_attention(query: Any, key: Any, value: Any, attn_mask: An
     n, m = query.shape[-2], key.shape[-2]
     if is_causal and n != m:  # the op aligns the last query with the last key, PyTorch the first with the first
         seen = ops.ge(ops.iota((n, m), 0), ops.iota((n, m), 1))
-        attn_mask = seen if attn_mask is None else seen & attn_mask if attn_mask.dtype.kind == "b" else ops.where(seen, attn_mask, -math.inf)
+        attn_mask = (seen if attn_mask is None else seen & attn_mask if attn_mask.dtype.kind == "b"
+                     else ops.where(seen, attn_mask, -math.inf))
         is_causal = False
     return as_tensor(ops.attention(query, key, value, attn_mask, is_causal, scale))
 
@@ -168,7 +167,8 @@ def cross_entropy(logits: Any, labels: Any, reduction: str = "mean") -> Tensor:
     """
     logits, labels = as_tensor(logits), as_tensor(labels)
     if not logits.ndim:
-        raise ShapeError(f"cross_entropy({logits.type}, {labels.type}): expected logits (batch, classes) and labels (batch)")
+        raise ShapeError(
+            f"cross_entropy({logits.type}, {labels.type}): expected logits (batch, classes) and labels (batch)")
     last = logits if logits.ndim <= 2 else logits.permute(0, *range(2, logits.ndim), 1)  # (batch, d₁, …, classes)
     _check_range("cross_entropy: label", labels, last.shape[-1], "classes")
     return _reduced(as_tensor(ops.cross_entropy(last, labels)), reduction)
@@ -182,7 +182,8 @@ def mse_loss(prediction: Any, target: Any, reduction: str = "mean") -> Tensor:
     """
     prediction, target = as_tensor(prediction), as_tensor(target)
     if prediction.shape != target.shape:
-        raise ShapeError(f"mse_loss({prediction.type}, {target.type}): the shapes must be the same; reshape one of them")
+        raise ShapeError(
+            f"mse_loss({prediction.type}, {target.type}): the shapes must be the same; reshape one of them")
     return _reduced((prediction - target).square(), reduction)
 
 
@@ -195,6 +196,8 @@ def _reduced(loss: Tensor, reduction: str) -> Tensor:
 def _check_range(what: str, numbers: Tensor, extent: int, of: str) -> None:
     """An IndexError that names the first number outside 0 … extent - 1, if the numbers are known."""
     array = numbers.payload
-    if isinstance(array, np.ndarray) and array.size and array.dtype.kind in "iu" and (array.min() < 0 or array.max() >= extent):
+    if not isinstance(array, np.ndarray) or not array.size or array.dtype.kind not in "iu":
+        return
+    if array.min() < 0 or array.max() >= extent:
         wrong = array[(array < 0) | (array >= extent)].flat[0]
         raise IndexError(f"{what} {wrong} is not one of the {extent} {of} 0 … {extent - 1}")

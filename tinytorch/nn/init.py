@@ -69,8 +69,9 @@ def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlin
 
 
 def calculate_gain(nonlinearity: str, a: float = 0.01) -> float:
-    """By how much the layer before `nonlinearity` should scale so that variances stay; `a` is the slope of leaky_relu below 0."""
-    gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + a * a))}
+    """By how much the layer before `nonlinearity` should scale to keep variances; `a` is leaky_relu's slope below 0."""
+    gains = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2),
+             "leaky_relu": math.sqrt(2 / (1 + a * a))}
     if nonlinearity not in gains:
         raise OpError(f"nonlinearity={nonlinearity!r}: expected one of {', '.join(gains)}")
     return gains[nonlinearity]

@@ -82,8 +82,8 @@ class LayerNorm(Module):
     tensor([[-1.,  1.]], grad of layer_norm)
     """
 
-    def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
-                 dtype: Any = "f32") -> None:
+    def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
+                 bias: bool = True, dtype: Any = "f32") -> None:
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps = eps
         self.weight = Parameter(ones(self.normalized_shape, dtype=dtype)) if elementwise_affine else None
@@ -95,7 +95,8 @@ class LayerNorm(Module):
 
     def extra_repr(self) -> str:
         """As PyTorch prints it."""
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.weight is not None}, bias={self.bias is not None}"
+        affine, bias = self.weight is not None, self.bias is not None
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={affine}, bias={bias}"
 
 
 class Dropout(Module):

@@ -1,7 +1,7 @@
 """`Module`: a function with tensors of its own, that knows them by name.
 
-Attributes that are `Parameter`s, buffers or modules are found where they are: in the instance's own dictionary, in the order in which they were
-set. So `__init__` needs no call to super, and reading an attribute costs nothing.
+Attributes that are `Parameter`s, buffers or modules are found where they are: in the instance's own dictionary, in the
+order in which they were set. So `__init__` needs no call to super, and reading an attribute costs nothing.
 
     >>> import tinytorch as tt
     >>> class Twice(tt.nn.Module):
@@ -51,9 +51,11 @@ class Module:
         return self.forward(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(vars(self).get(name), Parameter) and isinstance(value, Tensor) and not isinstance(value, Parameter):
-            raise TypeError(f"{type(self).__name__}.{name} is a parameter, a plain tensor would take its place and never be trained; "
-                            f"assign nn.Parameter(…), or overwrite it: with tt.no_grad(): module.{name}.copy_(…)")
+        plain = isinstance(value, Tensor) and not isinstance(value, Parameter)
+        if plain and isinstance(vars(self).get(name), Parameter):
+            raise TypeError(f"{type(self).__name__}.{name} is a parameter, a plain tensor would take its place and "
+                            "never be trained; assign nn.Parameter(…), or overwrite it: "
+                            f"with tt.no_grad(): module.{name}.copy_(…)")
         object.__setattr__(self, name, value)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -112,7 +114,7 @@ class Module:
         return {path: tensor.detach() for path, tensor, _ in _tensors(self, persistent=True)}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Keys:
-        """Overwrite parameters and buffers, in place, with tensors or arrays (PyTorch's on the CPU too) of the same shapes.
+        """Overwrite parameters and buffers in place, with tensors or arrays (PyTorch's on the CPU too) of their shapes.
 
         Args:
             strict: whether every key must be there on both sides.
@@ -130,7 +132,8 @@ class Module:
             faults.append(f"unexpected keys: {listing(keys.unexpected_keys)}")
         if faults:
             hint = "" if not any(keys) else "\nstrict=False passes over keys that only one side has"
-            raise FormatError(f"load_state_dict of {type(self).__name__}, nothing was changed:\n  " + "\n  ".join(faults) + hint)
+            whose = f"load_state_dict of {type(self).__name__}, nothing was changed:"
+            raise FormatError("\n  ".join([whose, *faults]) + hint)
         with no_grad():
             for key, tensor in own.items():
                 if key in given:
@@ -161,14 +164,17 @@ class Module:
         return self
 
     def to(self, dtype: Any) -> Self:
-        """Convert all floating point parameters and buffers, keeping each tensor's identity; do it before you make an optimiser.
+        """Convert all floating point parameters and buffers, keeping each tensor's identity.
+
+        Do it before you make an optimiser.
 
         Raises:
             DTypeError: `dtype` is not a floating point type.
         """
         wanted = as_dtype(dtype)
         if not wanted.is_float:
-            raise DTypeError(f"{type(self).__name__}.to({wanted}): expected a floating point type; parameters have gradients")
+            raise DTypeError(
+                f"{type(self).__name__}.to({wanted}): expected a floating point type; parameters have gradients")
         for _, tensor, _ in _tensors(self):
             if tensor.dtype.is_float and tensor.dtype is not wanted:
                 tensor.payload, tensor.grad = tensor.numpy().astype(wanted.np), None
@@ -213,7 +219,8 @@ def _walk(module: Module, path: str) -> Iterator[tuple[str, Module]]:
 def _own(module: Module) -> Iterator[tuple[str, Any, bool]]:
     """(name, tensor, whether it is a buffer) for the tensors directly inside, parameters first."""
     own = vars(module)
-    yield from ((name, value, False) for name, value in own.items() if isinstance(value, Parameter) and name not in module._buffers)
+    yield from ((name, value, False) for name, value in own.items()
+                if isinstance(value, Parameter) and name not in module._buffers)
     yield from ((name, own[name], True) for name in module._buffers if isinstance(own[name], Tensor))
 
 

@@ -35,16 +35,16 @@ class Adam(Optimizer):
 
     decoupled = False
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.0) -> None:
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
 
     def check(self, options: Mapping[str, Any]) -> None:
         """See the class."""
         super().check(options)
         if options["eps"] < 0 or options["weight_decay"] < 0 or not all(0 <= beta < 1 for beta in options["betas"]):
-            raise OpError(f"{type(self).__name__}: expected eps ≥ 0, weight_decay ≥ 0 and 0 ≤ beta < 1; got eps={options['eps']}, "
-                          f"weight_decay={options['weight_decay']}, betas={options['betas']}")
+            raise OpError(f"{type(self).__name__}: expected eps ≥ 0, weight_decay ≥ 0 and 0 ≤ beta < 1; "
+                          f"got eps={options['eps']}, weight_decay={options['weight_decay']}, betas={options['betas']}")
 
     def slots(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         """m and v, under PyTorch's names."""
@@ -86,6 +86,6 @@ class AdamW(Adam):
 
     decoupled = True
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.01) -> None:
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.01) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)

@@ -1,7 +1,8 @@
 """The base of optimisers: parameters in groups, a learning rate in a tensor, and state that exists from the start.
 
-All that a step changes is a tensor that was there before (parameters, state, the step count), and the learning rate is one too. So
-`@tt.compile` on a step finds them, updates them in place, and takes a new learning rate without compiling again.
+All that a step changes is a tensor that was there before (parameters, state, the step count), and the learning rate is
+one too. So `@tt.compile` on a step finds them, updates them in place, and takes a new learning rate without compiling
+again.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ class Optimizer:
     """What SGD, Adam and AdamW share.
 
     Args:
-        params: tensors that require gradients, or dictionaries {"params": tensors, option: value, …} with options of their own.
+        params: tensors that require gradients, or dictionaries {"params": tensors, option: value, …} with options of
+            their own.
         defaults: the options of all groups that do not say otherwise.
     Attributes:
-        param_groups: dictionaries of options; "lr" holds a tensor (f32, 0-d), other options are Python values that a compiled step keeps.
+        param_groups: dictionaries of options; "lr" holds a tensor (f32, 0-d), other options are Python values that a
+            compiled step keeps.
         state: for each parameter, its tensors by name.
     Raises:
         OpError: there is nothing to optimise, a parameter is given twice, or an option is unknown.
@@ -50,7 +53,8 @@ class Optimizer:
         for group in groups:
             self.add_param_group(group)
         if not self.state:
-            raise OpError(f"{type(self).__name__}: there is nothing to optimise; a generator such as model.parameters() is empty the second time")
+            raise OpError(f"{type(self).__name__}: there is nothing to optimise; "
+                          "a generator such as model.parameters() is empty the second time")
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Optimise more parameters: {"params": tensors, option: value, …}."""
@@ -63,11 +67,13 @@ class Optimizer:
         self.check(options)
         for p in params:
             if not isinstance(p, Tensor) or not p.requires_grad or not p.is_leaf:
-                raise GradientError(f"{name}: expected parameters, tensors with requires_grad=True that nothing computed; got {p!r:.80}")
+                raise GradientError(f"{name}: expected parameters, tensors with requires_grad=True that nothing "
+                                    f"computed; got {p!r:.80}")
             if p in self.state:
                 raise OpError(f"{name}: a parameter of type {p.type} is given twice")
             self.state[p] = {key: Tensor(np.zeros(p.shape, p.dtype.np)) for key in self.slots(options)}
-        self.param_groups.append(Group({**options, "params": params, "lr": tensor(float(options["lr"])), "step": tensor(0.0)}))
+        lr, step = tensor(float(options["lr"])), tensor(0.0)
+        self.param_groups.append(Group({**options, "params": params, "lr": lr, "step": step}))
 
     # -- what an optimiser says ----------------------------------------------------------------------------------------
 
@@ -100,7 +106,7 @@ class Optimizer:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the first group; assigning sets that of all groups, also for steps that are compiled already."""
+        """The learning rate of the first group; assigning sets that of all groups, for steps already compiled too."""
         return _number(self.param_groups[0]["lr"])
 
     @lr.setter
@@ -111,18 +117,19 @@ class Optimizer:
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Step counts, state tensors and options, in PyTorch's format: {"state": {number: {…}}, "param_groups": […]}."""
+        """Step counts, state tensors and options, in PyTorch's form: {"state": {number: {…}}, "param_groups": […]}."""
         numbers = {p: number for number, p in enumerate(self.state)}
         state, groups = {}, []
         for group in self.param_groups:
             options = {key: value for key, value in group.items() if key != "step"}
             groups.append({**options, "lr": _number(group["lr"]), "params": [numbers[p] for p in group["params"]]})
             for p in group["params"]:
-                state[numbers[p]] = {"step": group["step"].clone(), **{key: slot.detach() for key, slot in self.state[p].items()}}
+                slots = {key: slot.detach() for key, slot in self.state[p].items()}
+                state[numbers[p]] = {"step": group["step"].clone(), **slots}
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict` of this optimiser, or of PyTorch's of the same name, over the same parameters in the same order.
+        """Go on from a `state_dict` of this optimiser or PyTorch's of the same name, over the same parameters in order.
 
         Raises:
             FormatError: groups, parameters or shapes differ; then nothing was changed.
@@ -133,9 +140,12 @@ class Optimizer:
             raise FormatError(f"load_state_dict of {name}: expected groups of {wanted} parameters, got {sizes}")
         order = [number for group in given for number in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
-        pairs = [(f"{number}.{key}", slot, as_tensor(state["state"][number][key])) for number, p in zip(order, params, strict=True)
-                 if number in state["state"] for key, slot in self.state[p].items() if key in state["state"][number]]
-        if faults := [f"{key}: expected {slot.shape}, got {new.shape}" for key, slot, new in pairs if slot.shape != new.shape]:
+        pairs = [(f"{number}.{key}", slot, as_tensor(state["state"][number][key]))
+                 for number, p in zip(order, params, strict=True) if number in state["state"]
+                 for key, slot in self.state[p].items() if key in state["state"][number]]
+        faults = [f"{key}: expected {slot.shape}, got {new.shape}"
+                  for key, slot, new in pairs if slot.shape != new.shape]
+        if faults:
             raise FormatError(f"load_state_dict of {name}, nothing was changed: {', '.join(faults)}")
         for _, slot, new in pairs:
             slot.copy_(new)
@@ -146,7 +156,7 @@ class Optimizer:
             group["step"] = max(map(float, steps), default=0.0)
 
     def named_state(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor) for all that a step reads or writes besides parameters and gradients: `lr`, `step`, `exp_avg_0`, …"""
+        """(name, tensor) for what a step uses besides parameters and gradients: `lr`, `step`, `exp_avg_0`, …"""
         for number, group in enumerate(self.param_groups):
             after = f"_{number}" if len(self.param_groups) > 1 else ""
             yield from ((key + after, group[key]) for key in ("lr", "step"))

@@ -27,15 +27,17 @@ class SGD(Optimizer):
     >>> model(tt.ones(4, 2)).sum().backward(); opt.step(); opt.zero_grad()
     """
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0,
-                 nesterov: bool = False) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov})
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
+                 weight_decay: float = 0.0, nesterov: bool = False) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "dampening": dampening,
+                                  "weight_decay": weight_decay, "nesterov": nesterov})
 
     def check(self, options: Mapping[str, Any]) -> None:
         """See the class."""
         super().check(options)
         if options["momentum"] < 0 or options["weight_decay"] < 0:
-            raise OpError(f"SGD(momentum={options['momentum']}, weight_decay={options['weight_decay']}): expected numbers ≥ 0")
+            raise OpError(f"SGD(momentum={options['momentum']}, weight_decay={options['weight_decay']}): "
+                          "expected numbers ≥ 0")
         if options["nesterov"] and (not options["momentum"] or options["dampening"]):
             raise OpError("SGD(nesterov=True): expected momentum > 0 and dampening = 0")
 
