@@ -93,13 +93,14 @@ class _Lives:
         kept = set(map(self.root, graph.outputs))  # inputs that are also given back must keep their old value
         found: dict[Value, Value] = {}
         for output, position in graph.donated.items():
-            target, value = graph.inputs[position], self.root(graph.outputs[output])
-            if value in self.born and value not in found and target not in kept and _is_whole(self.where[graph.outputs[output]], value.type.size,
-                                                                                                graph.outputs[output]):
-                node = graph.nodes[self.born[value]]
-                last = self.last_read.get(target, -1)
-                if node.op.kind is not Kind.SOURCE and (last < self.born[value] or (last == self.born[value] and self.same_index(node, value, target))):
-                    found[value] = target
+            target, given = graph.inputs[position], graph.outputs[output]
+            value = self.root(given)
+            if value not in self.born or value in found or target in kept or not _is_whole(self.where[given], value.type.size, given):
+                continue
+            node, last = graph.nodes[self.born[value]], self.last_read.get(target, -1)
+            in_time = last < self.born[value] or (last == self.born[value] and self.same_index(node, value, target))
+            if in_time and node.op.kind is not Kind.SOURCE:
+                found[value] = target
         return found
 
     def residents(self, placed: dict[Value, Value]) -> list[Value]:

@@ -286,7 +286,7 @@ def test_grad_of_nested_containers() -> None:
     def loss(params: dict[str, Any], scale: float) -> tt.Tensor:
         return (params["w"] * params["rest"][0]).sum() * scale
 
-    params = {"w": tt.tensor([1.0, 2.0]), "rest": (tt.tensor([3.0, 4.0]), [tt.tensor(5.0)])}
+    params: dict[str, Any] = {"w": tt.tensor([1.0, 2.0]), "rest": (tt.tensor([3.0, 4.0]), [tt.tensor(5.0)])}
     found = tt.grad(loss)(params, 2.0)
     near(found["w"], [6, 8])
     near(found["rest"][0], [2, 4])

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 
 from tinytorch import data
-from tinytorch.data.mnist import FILES, SHA256, SMALL
+from tinytorch.data.mnist import FILES, SHA256, SMALL, Split
 from tinytorch.ir.errors import FormatError
 
 # --- the digits that ship
 
 
 def test_small_set_is_balanced_and_small() -> None:
-    for split, count in (("train", 5000), ("test", 1000)):
+    counts: dict[Split, int] = {"train": 5000, "test": 1000}
+    for split, count in counts.items():
         images, labels = data.mnist(split, small=True)
         assert images.shape == (count, 28, 28) and images.dtype == np.uint8
         assert labels.shape == (count,) and labels.dtype == np.uint8
@@ -32,12 +33,12 @@ def test_small_set_is_balanced_and_small() -> None:
 
 
 def test_splits_do_not_overlap() -> None:
-    train, test = ({image.tobytes() for image in data.mnist(split, small=True)[0]} for split in ("train", "test"))
+    train, test = ({image.tobytes() for image in data.mnist(split, small=True)[0]} for split in FILES)
     assert len(train) == 5000 and len(test) == 1000 and not train & test
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_small_set_is_the_first_of_each_digit(split: str, full_data: Path) -> None:
+def test_small_set_is_the_first_of_each_digit(split: Split, full_data: Path) -> None:
     images, labels = data.mnist(split, root=full_data)
     assert len(images) == {"train": 60_000, "test": 10_000}[split]
     small_images, small_labels = data.mnist(split, small=True)

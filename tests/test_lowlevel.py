@@ -15,7 +15,7 @@ import pytest
 from tinytorch.runtime import build, codegen
 from tinytorch.runtime.build import KernelSource, compile_kernels
 
-HEAD = "from tinytorch.runtime.lowlevel import *\n\n\n"
+HEAD = "from tinytorch.runtime.lowlevel import *\nfrom tinytorch.runtime.scalars import plus\n\n\n"
 DTYPES = {"f32": np.float32, "f64": np.float64, "f16": np.float16, "bf16": ml_dtypes.bfloat16, "i8": np.int8,
           "u8": np.uint8, "i16": np.int16, "i32": np.int32, "i64": np.int64, "bool": np.bool_}  # fmt: skip
 FLOATS = ["f32", "f64", "f16", "bf16"]
@@ -176,7 +176,7 @@ ADAM = """for i in range(lo, hi):
     store_f32(p1, i, m, 1)
     store_f32(p2, i, v, 2)
     store_f32(p3, i, load_f32(p3, i, 3) - m / (v + f32(1e-8)), 3)"""
-SUM = "s = f32(0)\nfor i in range(lo, hi):\n    s += load_f32(p0, i, 0)\nstore_f32(p1, 0, s, 1)"
+SUM = "s = f32(0)\nfor i in range(lo, hi):\n    s = plus(s, load_f32(p0, i, 0))\nstore_f32(p1, 0, s, 1)"
 MAXIMUM = """m = load_f32(p0, 0, 0)
 for i in range(lo, hi):
     m = maximum(m, load_f32(p0, i, 0))

@@ -124,7 +124,7 @@ def test_workers_take_part() -> None:
 
 def test_concurrent_callers() -> None:
     tables = [Tables(steps=1000, seed=seed) for seed in range(4)]
-    threads = [threading.Thread(target=lambda t=t: [t.run(3) for _ in range(5)]) for t in tables]  # type: ignore[misc]
+    threads = [threading.Thread(target=lambda t=t: [t.run(3) for _ in range(5)]) for t in tables]
     for thread in threads:
         thread.start()
     for thread in threads:

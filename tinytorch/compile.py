@@ -21,13 +21,25 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.frontends.trace import TENSOR, Trace, Tracer, is_traceable, trace as trace_function
+from tinytorch.frontends.trace import TENSOR, Trace, Tracer, is_traceable
+from tinytorch.frontends.trace import trace as trace_function
 from tinytorch.frontends.tree import LEAF, Tree, flatten
 from tinytorch.ir import Graph, Value, current
 from tinytorch.ir.errors import TracingError
 from tinytorch.ir.interp import Builder
-from tinytorch.passes import (AssignLayout, ExpandComposites, FoldConstants, Fuse, History, MergeCommon, PackOperands, Pipeline, RemoveDead,
-                              Simplify, plan_memory)
+from tinytorch.passes import (
+    AssignLayout,
+    ExpandComposites,
+    FoldConstants,
+    Fuse,
+    History,
+    MergeCommon,
+    PackOperands,
+    Pipeline,
+    RemoveDead,
+    Simplify,
+    plan_memory,
+)
 
 from .backward import CompiledCall, attach_backward
 from .tensor import Tensor, grad_mode
@@ -81,7 +93,9 @@ class Entry:
     calls: dict[int, CompiledCall] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from tinytorch.runtime.program import address_of  # the runtime is heavy: nobody compiles anything by importing us
+        from tinytorch.runtime.program import (
+            address_of,  # the runtime is heavy: nobody compiles anything by importing us
+        )
 
         self.address_of = address_of
         self.differentiable = any(self.traced.needs_grad)
@@ -155,7 +169,8 @@ class Compiled:
     @property
     def graph(self) -> Graph:
         """The graph that runs: the last stage of `history`."""
-        return self._entry().program.graph  # type: ignore[no-any-return]
+        graph: Graph = self._entry().program.graph
+        return graph
 
     @property
     def history(self) -> History:
@@ -334,7 +349,8 @@ class _Grads:
                 if id(owner) not in self.before:
                     self.parameters.append(owner)  # type: ignore[arg-type]
                     self.before[id(owner)] = None
-        found += [(number, handle.grad) for number, handle in enumerate(tracer.stand_ins) if getattr(handle, "grad", None) is not None]
+        grads = ((number, getattr(handle, "grad", None)) for number, handle in enumerate(tracer.stand_ins))
+        found += [(number, grad) for number, grad in grads if grad is not None]
         return found
 
     def __exit__(self, *exc: object) -> None:

@@ -24,7 +24,7 @@ Bytes = npt.NDArray[np.uint8]
 Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 SMALL = Path(__file__).parent / "small"
-FILES: dict[str, tuple[str, str]] = {
+FILES: dict[Split, tuple[str, str]] = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
