@@ -224,6 +224,26 @@ class Program:
             if number in graph.donated.values() and not array.flags.writeable:
                 raise ShapeError(f"{expected} that can be overwritten, got a read-only one; pass x.copy()")
 
+    def separate(self, arrays: list[np.ndarray]) -> None:
+        """Make sure that nothing else lies where a donated input is: other arrays that overlap it are copied.
+
+        Raises:
+            ShapeError: a donated input is read-only, or two of them overlap.
+        """
+        written = set(self.graph.donated.values())
+        for i in written:
+            if not arrays[i].flags.writeable:
+                raise ShapeError(f"{self.graph.name} overwrites a tensor {self.graph.inputs[i].type} that is read-only; give it a copy")
+        end, last = 0, -1
+        for start, size, i in sorted((address_of(array), array.nbytes, i) for i, array in enumerate(arrays)):
+            if start < end and size and (i in written or last in written):
+                if i in written and last in written:
+                    raise ShapeError(f"{self.graph.name} overwrites two tensors that share memory, inputs {last} and {i}")
+                other = last if i in written else i
+                arrays[other] = arrays[other].copy()
+            if start + size > end:
+                end, last = start + size, i
+
     def run(self, arrays: Sequence[np.ndarray], addresses: list[int], times: int = 0) -> list[np.ndarray]:
         """As calling, unchecked, with the addresses of the arrays already known; `times` is the address of an int64 a step for nanoseconds."""
         donated = self.graph.donated

@@ -231,6 +231,18 @@ def test_an_argument_that_is_also_updated() -> None:
     np.testing.assert_allclose(weight.numpy(), before * 2 + before.sum(), 1e-5, 1e-4)
 
 
+def test_overwritten_tensors_that_share_memory_are_refused() -> None:
+    memory = numbers(6)
+    a, b = tt.Tensor(memory[:4]), tt.Tensor(memory[2:])
+
+    def step() -> Any:
+        a.add_(1)
+        b.add_(1)
+
+    with pytest.raises(ShapeError, match="share memory"):
+        tt.compile(step)()
+
+
 def test_updates_of_strided_and_of_read_only_tensors() -> None:
     base = numbers(4, 6)
     state = tt.Tensor(base[:, ::2])

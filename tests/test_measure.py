@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,8 @@ def test_remembered_and_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_damaged_record_is_measured_anew(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = measure.machine()
     facts = dataclasses.asdict(first)
-    changes: dict[str, dict[str, object]] = {"other cpu": {"cpu": "Z80"}, "zero": {"gflops": 0}, "text": {"gflops": "fast"}}
+    changes: dict[str, dict[str, Any]] = {
+        "other cpu": {"cpu": "Z80"}, "zero": {"gflops": 0}, "text": {"gflops": "fast"}}
     saved().write_text(json.dumps(facts | changes[damage]) if damage in changes else damage)
     monkeypatch.setattr(measure, "_machines", {})
     again = measure.machine()

@@ -93,9 +93,7 @@ class Entry:
     calls: dict[int, CompiledCall] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from tinytorch.runtime.program import (
-            address_of,  # the runtime is heavy: nobody compiles anything by importing us
-        )
+        from tinytorch.runtime.program import address_of  # heavy: not at import
 
         self.address_of = address_of
         self.differentiable = any(self.traced.needs_grad)
@@ -233,7 +231,7 @@ class Compiled:
                 arrays[i] = np.asarray(array, np.float32 if type(array) is float else None, order="C")
         traced = entry.traced
         if traced.mutated:
-            _separate(entry, tensors, arrays)
+            entry.program.separate(arrays)
         differentiable = entry.differentiable and grad_mode.enabled
         old = {id(t): t.payload.copy() for t in traced.mutated} if differentiable else {}
         results = entry.program.run(arrays, list(map(entry.address_of, arrays)))
@@ -306,25 +304,6 @@ class Compiled:
             return graph.bound[value]
         whose = grads.whose.get(id(owner))
         return GradOf(whose) if whose is not None else owner if isinstance(owner, Tensor) else owner.payload
-
-
-def _separate(entry: Entry, tensors: Sequence[Any], arrays: list[Any]) -> None:
-    """Make sure that nothing else lies where the call is going to write: other operands there are copied."""
-    written = set(entry.program.graph.donated.values())
-    for i in written:
-        if not tensors[i].payload.flags.writeable:
-            raise ValueError(f"{entry.program.graph.name}: it overwrites a tensor {tensors[i].type} that is read-only; give it a copy")
-    spans = sorted((entry.address_of(array), array.nbytes, i) for i, array in enumerate(arrays))
-    end, last = 0, -1
-    for start, size, i in spans:
-        if start < end and size and (i in written or last in written):
-            if i in written and last in written:
-                pair = f"{tensors[last].type} and {tensors[i].type}"
-                raise TracingError(f"{entry.program.graph.name}: two tensors that it overwrites, {pair}, share memory")
-            other = last if i in written else i
-            arrays[other] = arrays[other].copy()
-        if start + size > end:
-            end, last = start + size, i
 
 
 class _Grads:
