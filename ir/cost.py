@@ -44,7 +44,7 @@ class Cost:
 
 def node_cost(node: Node) -> Cost:
     """The cost of one node, run on its own as one kernel."""
-    if node.op.kind in (Kind.VIEW, Kind.SOURCE):
+    if not node.op.kind.launches:
         return Cost()
     flops, transcendentals = _work(node)
     return Cost(flops, transcendentals, sum(v.type.nbytes for v in dict.fromkeys(node.inputs)),

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .graph import Graph, Node, Value
-from .op import Kind
 from .text import literal
 from .types import TensorType
 
@@ -205,8 +204,8 @@ def scalar_text(node: Node) -> str:
 
 
 def launches(node: Node) -> bool:
-    """Whether a node runs a kernel: all but views and sources do."""
-    return node.op.kind not in (Kind.VIEW, Kind.SOURCE)
+    """Whether a node runs a kernel."""
+    return node.op.kind.launches
 
 
 def printable(text: str) -> str:

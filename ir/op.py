@@ -34,6 +34,11 @@ class Kind(Enum):
     COMPOSITE = "composite"
     FUSED = "fused"
 
+    @property
+    def launches(self) -> bool:
+        """Whether a node of this kind runs a kernel: all but views and sources do."""
+        return self not in (Kind.VIEW, Kind.SOURCE)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Op:

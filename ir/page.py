@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Protocol
 
 from .cost import graph_cost, node_cost
@@ -100,6 +101,16 @@ def page(stages: Sequence[Stage], title: str, kernels: Sequence[KernelRow] | Non
         "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     }
     return re.sub(r"\{\{(title|css|data)\}\}", lambda match: parts[match[1]], _template())
+
+
+def write_page(path: str | Path | None, stages: Sequence[Stage], title: str,
+               kernels: Sequence[KernelRow] | None = None) -> str:
+    """`page(stages, title, kernels)`; with a `path` also written there, its folder made if need be."""
+    text = page(stages, title, kernels)
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(text, encoding="utf-8")
+    return text
 
 
 @cache

@@ -4,8 +4,6 @@ Nothing in it is ever executed."""
 from __future__ import annotations
 
 import json
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 
 from .dtypes import ALL, DType, as_dtype
 from .errors import FormatError
+from .files import write_atomically
 from .graph import Graph, Node, Source, Value
 from .op import lookup
 from .types import TensorType
@@ -55,16 +54,9 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray],
     """A safetensors file, written beside `path` and moved there when complete."""
     from safetensors.numpy import save
 
-    path = Path(path)
     content = save({name: np.ascontiguousarray(a) if a.ndim else a for name, a in tensors.items()},
                    metadata=dict(metadata or {}))
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_atomically(Path(path), content)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -14,17 +14,13 @@ from importlib import import_module
 from pathlib import Path
 
 from .graph import Graph
-from .page import Stage, page, stages_of
+from .page import Stage, stages_of, write_page
 from .picture import to_svg
 
 
 def to_html(graph: Graph, path: str | Path | None = None, history: Sequence[Stage] | None = None) -> str:
     """The page about `graph` (and how it came about, if there is a history); with `path`, also written there."""
-    text = page(stages_of(graph, history), graph.name)
-    if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text, encoding="utf-8")
-    return text
+    return write_page(path, stages_of(graph, history), graph.name)
 
 
 def show(graph: Graph, path: str | Path | None = None, history: Sequence[Stage] | None = None) -> Path:

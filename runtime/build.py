@@ -41,6 +41,8 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 
+from tinytorch.ir.files import write_atomically
+
 MAGIC = b"tinytorch object 1\n"
 ENTRY = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)  # void kernel(int64 args, int64 lo, int64 hi, int64 slot)
 # Their source is part of every kernel.
@@ -203,14 +205,10 @@ def clear_cache() -> None:
 
 def write_cached(path: Path, content: bytes) -> bool:
     """Put a file into the cache, whole or not at all. Returns False, after one warning, if that cannot be done."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_atomically(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         _warn_unwritable(error)
         return False
     return True

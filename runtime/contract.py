@@ -9,7 +9,7 @@ from tinytorch.ir import Graph, Kind, Node, Value
 from tinytorch.ir.errors import CompileError
 from tinytorch.ir.types import row_major_strides
 
-from .expression import expression, is_storage, literal
+from .expression import checked_extent, expression, is_storage, literal
 from .launch import SCRATCH, ArgumentTable, Launch, Ref, Word
 from .matmul import Epilogue, emit_matmul, first_word, plan_matmul
 
@@ -142,5 +142,5 @@ class _Epilogue:
             return literal(node, f"c{number}", self.table)
         if node.op.kind is Kind.VIEW:
             return operands[0]
-        self.lines.append(f"t{number} = {expression(node, operands)}")
+        self.lines.append(f"t{number} = {expression(node, operands, extent=checked_extent(node, number, self.table))}")
         return f"t{number}"

@@ -12,7 +12,7 @@ import math
 
 from tinytorch.ir import DType, Kind, Node
 
-from .launch import ArgumentTable, float_word
+from .launch import STATUS, ArgumentTable, float_word
 
 IMPORTS = """from numpy import inf, nan
 
@@ -43,13 +43,14 @@ def caster(dtype: DType) -> str:
     return "bool_" if dtype.name == "bool" else dtype.name
 
 
-def expression(node: Node, operands: list[str], flat_index: str = "0") -> str:
-    """What `node` computes from these names; `flat_index` is the number of the element (for random ops)."""
+def expression(node: Node, operands: list[str], flat_index: str = "0", extent: str = "") -> str:
+    """What `node` computes from these names; `flat_index` is the number of the element (for random ops), `extent` names
+    the word with the extent that positions are checked against."""
     assert node.op.scalar is not None
     out = node.output.dtype
     first = node.output if node.op.kind is Kind.RANDOM else node.inputs[0]
     template = BOOLEAN.get(node.op.scalar, node.op.scalar) if out.kind == "b" else node.op.scalar
-    text = template.format(*operands, T=compute_type(first.dtype), cast=caster(out), flat_index=flat_index)
+    text = template.format(*operands, T=compute_type(first.dtype), cast=caster(out), flat_index=flat_index, extent=extent)
     wraps = out.kind in "iu" and out.name != "i64"  # Python's integers, and Numba's, widen
     rounds = is_storage(out) and template != "{0}" and not template.startswith(EXACT)
     return f"{caster(out)}({text})" if (wraps or rounds) and not text.startswith(f"{caster(out)}(") else text
@@ -95,3 +96,13 @@ def literal(node: Node, name: str, table: ArgumentTable) -> str:
     else:
         table.add(name, int(number), f"{cast}(integer(args, {{}}))")
     return name
+
+
+def checked_extent(node: Node, number: int, table: ArgumentTable) -> str:
+    """The word with the extent that `in_range` checks against, and the one where it reports; "" for other ops."""
+    if "extent" not in node.attrs:
+        return ""
+    if not any(line.startswith("status = ") for line in table.lines):
+        table.pointer("status", STATUS)
+    table.integer(f"extent{number}", node.attrs["extent"])
+    return f"extent{number}"

@@ -23,7 +23,7 @@ from tinytorch.ir.domain import Domain, find_domain
 from tinytorch.ir.errors import CompileError
 
 from .build import KernelSource
-from .expression import IMPORTS, caster, compute_type, expression, fold, identity, is_storage, literal
+from .expression import IMPORTS, caster, checked_extent, compute_type, expression, fold, identity, is_storage, literal
 from .launch import SCRATCH, ArgumentTable, Launch, chunks_for
 from .nest import SCRATCH_SCOPE, Nest, Place
 
@@ -134,7 +134,8 @@ class _Emitter:
         if node.op.kind in (Kind.VIEW, Kind.REDUCE):
             return self.get(node.inputs[0], block)
         operands = [self.get(v, block) for v in node.inputs]
-        return self._name(block, expression(node, operands, count))
+        extent = checked_extent(node, self.body.nodes.index(node), self.table)
+        return self._name(block, expression(node, operands, count, extent))
 
     def _name(self, block: Block, text: str) -> str:
         name = f"v{self.counter}"

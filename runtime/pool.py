@@ -40,7 +40,7 @@ SLEEPERS = 17  # not 0: some worker that this run wants must be woken, or starte
 NEXT = 18  # the step to begin with: not 0 where the driver came back, ACTIVE, to have workers woken
 PATIENCE = 19  # turns of a waiting loop before it offers its time slice to others
 WORDS = 24
-IDLE_NS = 80_000  # how long a worker spins after a run before it sleeps
+IDLE_NS = 200_000  # how long a worker spins after a run before it sleeps
 MAX_THREADS = 256
 NOBODY = ctypes.c_int64(0)  # the state of a driver that runs alone
 
@@ -100,6 +100,7 @@ class _Pool:
         self.state = ctypes.c_int64(self.address)
         self.words = (ctypes.c_int64 * WORDS).from_address(self.address)
         self.cores = available_cores()
+        self.elsewhere: frozenset[int] = frozenset()  # where workers may run: not on the core of the thread that wakes them
 
     def run(self, table: ctypes.c_int64, steps: ctypes.c_int64, threads: int, times: ctypes.c_int64) -> None:
         if threads == 1 or self.closing or not self.owner.acquire(blocking=False):
@@ -124,6 +125,7 @@ class _Pool:
         with self.bed:
             self.epoch += 1
             self.awake = threads
+            self.elsewhere = _other_cores()
             self.words[SLEEPERS] = 0
             self.words[PATIENCE] = 2000 if threads <= self.cores else 64
             self.bed.notify_all()
@@ -146,6 +148,9 @@ class _Pool:
                         return
                     self.bed.wait()
                 seen = self.epoch
+                away = self.elsewhere
+            if away:  # a thread that is woken begins on the core of the one that wakes it, and would stay there beside it
+                os.sched_setaffinity(0, away)
 
     def close(self) -> None:
         with self.bed:
@@ -157,6 +162,17 @@ class _Pool:
 
 _pool: _Pool | None = None
 _making = threading.Lock()
+
+
+def _other_cores() -> frozenset[int]:
+    """The cores this process may use, less the one this thread is on; empty where the system does not tell or there is no other."""
+    if _sched_getcpu is None:
+        return frozenset()
+    return frozenset(_allowed - {_sched_getcpu()})
+
+
+_sched_getcpu = getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
+_allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 def _the_pool() -> _Pool:

@@ -181,11 +181,11 @@ class Program:
         """After how many steps all positions have been checked, and the donated inputs that are overwritten by then (0 and none if that
         does not matter). The same positions need not be checked twice."""
         donated = set(self.graph.donated.values())
-        seen: set[tuple[Value, int]] = set()
+        seen: set[object] = set()
         last = 0
         for number, step in enumerate(self.steps if donated else ()):
             if step.node is not None and any(isinstance(word, Status) for word in step.launch.words):
-                key = step.node.inputs[1], step.node.inputs[0].shape[step.node.attrs["axis"]]
+                key = _checks(step.node)
                 last = last if key in seen else number + 1
                 seen.add(key)
         written = {spot.number for spots in wiring[:last] for ref, spot in spots.items() if ref.place == "output" and spot.place == "input"}
@@ -281,8 +281,10 @@ class Program:
 
     def _out_of_range(self) -> str:
         users = [s.node for s in self.steps if s.node is not None and any(isinstance(w, Status) for w in s.launch.words)]
-        lines = "; ".join(dict.fromkeys(f"{n.op} at {n.source}" if n.source else str(n.op) for n in users))
-        return f"{self.graph.name}: a position is out of range in {lines}; positions must be from -extent to extent - 1 of the axis they index"
+        inside = [n for u in users for n in (u.body.nodes if u.body is not None else [u]) if n is u or "extent" in n.attrs]
+        lines = "; ".join(dict.fromkeys(f"{n.op} at {n.source}" if n.source else str(n.op) for n in inside))
+        return (f"{self.graph.name}: a position or label is out of range in {lines}; it must be less than the extent of "
+                "the axis it indexes (labels: one of the classes, from 0)")
 
     def touched_bytes(self, arrays: Sequence[np.ndarray]) -> int:
         """Run once on an arena filled with a pattern, and tell how far up it was written: the measured high-water mark."""
@@ -295,6 +297,11 @@ class Program:
             changed = np.flatnonzero(frame.arena[:self.plan.size] != pattern)
             high = max(high, int(changed[-1]) + 1 if changed.size else 0)
         return high
+
+
+def _checks(node: Node) -> object:
+    """What a node checks: which positions, against which extent."""
+    return node if node.body is not None or "axis" not in node.attrs else (node.inputs[1], node.inputs[0].shape[node.attrs["axis"]])
 
 
 ROW_BYTES = 32  # of the step table: kernel, arguments, extent, chunks

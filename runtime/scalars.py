@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .lowlevel import bool_, f32, f64, i8, i16, i32, i64, select, u8
+from .lowlevel import bool_, f32, f64, i16, i32, i64, i8, select, store_i64, u8
 
 OPTIONS = {"error_model": "numpy", "forceinline": True, "nogil": True, "fastmath": False}  # else it is the caller's
 FOLD_OPTIONS = {**OPTIONS, "fastmath": {"reassoc", "nsz"}}
@@ -149,3 +149,11 @@ def uniform_f32(key: Any, index: Any) -> Any:
 def uniform_f64(key: Any, index: Any) -> Any:
     """A number on [0, 1) of 53 random bits."""
     return f64(i64(hash_counter(key, index) >> _11)) * f64(2.0**-53)
+
+
+@njit(**OPTIONS)
+def in_range(x: Any, extent: Any, status: Any) -> Any:
+    """x; reports in `status` if it is not one of 0 … extent - 1."""
+    if x < 0 or x >= extent:
+        store_i64(status, 0, 1, 50)
+    return x

@@ -858,6 +858,13 @@ ENTRIES: dict[str, Entry] = {
         counted=MOVES,
         bad=[Bad((some(2),), DTypeError, "'f31' is not a dtype of tinytorch; expected one of", {"dtype": "f31"})],
     ),
+    "in_range": Entry(
+        [Sample((np.array(v, d),), {"extent": 3}) for v, d in (([0, 2, 1], "i8"), ([[1], [2]], "i4"), (2, "i8"), ([], "u1"))],
+        meaning=lambda x, extent: x.copy(),
+        grad=(),
+        counted=MOVES,
+        bad=[Bad((some(2),), DTypeError, "expected integers", {"extent": 3})],
+    ),
     "detach": Entry(unary(), torch=lambda x: x.detach() * 1, grad=(), bad=NOT_A_TENSOR),
     # reductions
     "sum": Entry(

@@ -78,7 +78,8 @@ def test_version_and_usage() -> None:
 
 def run_main(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     code = "from tinytorch.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env={**os.environ, **environment})
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True,
+                          env={**os.environ, **environment})
 
 
 def test_an_error_is_one_panel(tmp_path: Path) -> None:
@@ -224,12 +225,14 @@ def test_demo(tmp_path: Path, calm: None) -> None:
 
 
 def test_demo_fails_with_a_zeroed_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calm: None) -> None:
-    monkeypatch.setattr(demo_program, "PROGRAM", demo_program.PROGRAM.replace("loss.backward()", "(loss * 0).backward()"))
+    zeroed = demo_program.PROGRAM.replace("loss.backward()", "(loss * 0).backward()")
+    monkeypatch.setattr(demo_program, "PROGRAM", zeroed)
     said = tito("demo", "--out", tmp_path, "--epochs", 1, code=1)
     assert "eager: " in said and "compiled: " in said and "expected at least 90 %" in said
 
 
-def test_demo_fails_if_the_two_learn_different_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calm: None) -> None:
+def test_demo_fails_if_the_two_learn_different_things(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calm: None) -> None:
     compile_ = race.compile
 
     def weaker(step: object, **options: object) -> object:
@@ -238,7 +241,8 @@ def test_demo_fails_if_the_two_learn_different_things(tmp_path: Path, monkeypatc
         cell.cell_contents.lr = 1.3e-3
         return compile_(step, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(race, "compile", lambda thing, **options: (weaker if hasattr(thing, "__closure__") else compile_)(thing, **options))
+    monkeypatch.setattr(race, "compile", lambda thing, **options: (
+        weaker if hasattr(thing, "__closure__") else compile_)(thing, **options))
     assert "the losses differ by" in tito("demo", "--out", tmp_path, "--epochs", 1, code=1)
 
 

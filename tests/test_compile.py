@@ -10,6 +10,7 @@ import pytest
 import tinytorch as tt
 from tinytorch import nn, optim
 from tinytorch.frontends.tree import flatten
+from tinytorch.ir import ops
 from tinytorch.ir.errors import ShapeError, TracingError
 from tinytorch.nn import functional as F
 from tinytorch.runtime import build
@@ -520,3 +521,31 @@ def test_predicted_peak_is_what_is_touched(name: str, pipeline: str) -> None:
     touched = fast.program.touched_bytes(arrays)
     assert fast.program.arena_bytes == fast.program.plan.size
     assert fast.program.plan.size - 64 < touched <= fast.program.plan.size
+
+
+@pytest.mark.parametrize("label", [-1, 3, 1 << 40])
+def test_a_wrong_label_is_an_error_and_changes_nothing(label: int) -> None:
+    model = nn.Linear(4, 3)
+    optimizer, loss_fn = optim.Adam(model.parameters(), lr=0.1), nn.CrossEntropyLoss()
+
+    @tt.compile
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = loss_fn(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    x, right = tt.rand(5, 4), tt.tensor([0, 1, 2, 0, 1])
+    step(x, right)
+    state = [*model.parameters(), *(tensor for _, tensor in optimizer.named_state())]
+    before = [tensor.numpy().copy() for tensor in state]
+    with pytest.raises(IndexError, match="label is out of range in in_range at test_compile.py"):
+        step(x, tt.tensor([0, 1, label, 0, 1]))
+    assert all((tensor.numpy() == old).all() for tensor, old in zip(state, before, strict=True))
+    assert np.isfinite(step(x, right).item())
+
+
+def test_a_wrong_label_is_an_error_in_eager_code() -> None:
+    with pytest.raises(IndexError, match="3 is not from 0 to 2"):
+        ops.cross_entropy(tt.rand(2, 3), tt.tensor([0, 3]))

@@ -27,7 +27,7 @@ import numpy as np
 
 from tinytorch.ir import Cost, Node, node_cost
 from tinytorch.ir.drawing import is_scalar_constant
-from tinytorch.ir.page import KernelRow, page
+from tinytorch.ir.page import KernelRow, write_page
 from tinytorch.look import terminal, units
 from tinytorch.passes import History
 
@@ -158,12 +158,8 @@ class Explanation:
         Console().print(self)
 
     def to_html(self, path: str | Path | None = None) -> str:
-        """A page to step through the stages of the graph, with the kernels and their sources; also written to `path`."""
-        text = page(self.history, self.name, self.kernel_rows())
-        if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(text, encoding="utf-8")
-        return text
+        """A page to step through the stages of the graph, with the kernels and their source; also written to `path`."""
+        return write_page(path, self.history, self.name, self.kernel_rows())
 
 
 def explain(compiled: Compiled, repeats: int = 20) -> Explanation:
@@ -234,7 +230,7 @@ def _machine() -> Machine | None:
 
 
 def _limits(m: Machine, threads: int, nbytes: int) -> tuple[float, float]:
-    """FLOPs and bytes a second that so many threads can reach: the best that was measured, in second-level caches for what fits."""
+    """FLOPs and bytes a second that so many threads can reach: the best measured, of caches for what fits into them."""
     peak, memory, cache = m.gflops_one, max(m.read_gbytes_one, m.copy_gbytes_one), m.cache_gbytes_one
     if threads > 1:
         peak, memory, cache = max(peak, m.gflops), max(memory, m.read_gbytes, m.copy_gbytes), max(cache, m.cache_gbytes)
@@ -253,7 +249,8 @@ def _least_seconds(cost: Cost, machine: Machine | None, threads: int) -> float |
 def _scaled(cost: Cost, share: float) -> Cost:
     if share == 1.0:
         return cost
-    return Cost(*(round(count * share) for count in (cost.flops, cost.transcendentals, cost.bytes_read, cost.bytes_written)))
+    counts = (cost.flops, cost.transcendentals, cost.bytes_read, cost.bytes_written)
+    return Cost(*(round(count * share) for count in counts))
 
 
 def _inside(node: Node | None) -> tuple[Node, ...]:

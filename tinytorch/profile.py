@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 from tinytorch.compile import Compiled, Entry, compile
 from tinytorch.ir import Cost, Graph, Value, graph_cost, node_cost
-from tinytorch.ir.drawing import is_scalar_constant, launches
+from tinytorch.ir.drawing import is_scalar_constant
 from tinytorch.look import terminal, units
-from tinytorch.passes import History
+from tinytorch.passes import History, launches
 from tinytorch.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -153,13 +153,9 @@ class Report:
 
     def to_html(self, path: str | Path | None = None) -> str:
         """A page to step through the stages of the graph, every node with its cost; also written to `path`."""
-        from tinytorch.ir.page import page
+        from tinytorch.ir.page import write_page
 
-        text = page(self.history, self.name)
-        if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(text, encoding="utf-8")
-        return text
+        return write_page(path, self.history, self.name)
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
@@ -187,7 +183,8 @@ class Report:
         return _table(title, ("name", "op", "type", "source", "FLOPs", "bytes"), rows, left=4)
 
     def _modules_table(self) -> Table:
-        rows = [(m.path, m.kind, f"{m.parameters:,}", units.nbytes(m.bytes), units.flops(m.flops)) for m in self.modules]
+        rows = [(m.path, m.kind, f"{m.parameters:,}", units.nbytes(m.bytes), units.flops(m.flops))
+                for m in self.modules]
         return _table("modules", ("module", "kind", "parameters", "bytes", "FLOPs"), rows, left=2)
 
     def _totals_table(self) -> Table:
@@ -241,8 +238,7 @@ def _owners(entry: Entry) -> Iterator[tuple[Value, Any]]:
 
 def _totals(graph: Graph) -> Totals:
     cost: Cost = graph_cost(graph)
-    return Totals(len(graph.nodes), sum(map(launches, graph.nodes)), cost.flops, cost.transcendentals, cost.bytes,
-                  cost.intensity)
+    return Totals(len(graph.nodes), launches(graph), cost.flops, cost.transcendentals, cost.bytes, cost.intensity)
 
 
 def _memory(entry: Entry, parameters: Mapping[Value, Any]) -> Memory:

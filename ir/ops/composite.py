@@ -29,6 +29,7 @@ from .pointwise import (
     exp,
     ge,
     gt,
+    in_range,
     le,
     log,
     log1p,
@@ -192,6 +193,7 @@ def _cross_entropy_prepare(logits: Any, labels: Any) -> Prepared:
 
 
 def _one_hot(labels: Any, classes: int) -> Any:
+    labels = in_range(labels, classes)
     return eq(iota((*labels.shape, classes), axis=-1), reshape(labels, (*labels.shape, 1)))
 
 
@@ -210,7 +212,7 @@ def _cross_entropy_vjp(g: Any, out: Any, logits: Any, labels: Any) -> tuple[Any,
 
 cross_entropy = composite("cross_entropy", _cross_entropy, attributes(_cross_entropy_prepare),
                           "-log softmax(logits)[label] of each row; the caller averages. "
-                          "A label outside the classes picks nothing", vjp=_cross_entropy_vjp)
+                          "A label outside the classes is an IndexError", vjp=_cross_entropy_vjp)
 
 
 # -- normalisation -----------------------------------------------------------------------------------------------------

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import DType, as_dtype
+from ..errors import DTypeError
 from ..op import Kind, Op
 from ..types import TensorType, broadcast_shapes
 from .define import Prepared, attributes, lift, pointwise
 
 __all__ = [
     "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "ceil", "cos", "detach", "div",
-    "eq", "erf", "exp", "expm1", "floor", "floor_div", "ge", "gt", "le", "left_shift", "log", "log1p", "logical_and",
+    "eq", "erf", "exp", "expm1", "floor", "floor_div", "ge", "gt", "in_range", "le", "left_shift", "log", "log1p", "logical_and",
     "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mod", "mul", "ne", "neg", "pow",
     "right_shift", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "sub", "tanh", "where",
 ]
@@ -154,3 +155,22 @@ cast: Op = Op(
 detach = Op(
     name="detach", kind=Kind.POINTWISE, doc="x itself, through which no gradient flows", eval=lambda x: x, scalar="{0}",
     prepare=attributes(lambda x: ((lift(x),), {})), infer=lambda x: x, vjp=_flat)
+
+
+def _in_range_eval(x: np.ndarray, *, extent: int) -> np.ndarray:
+    wrong = (x < 0) | (x >= extent)
+    if wrong.any():
+        raise IndexError(f"in_range: {x[wrong].flat[0]} is not from 0 to {extent - 1}")
+    return x
+
+
+def _in_range_infer(x: TensorType, *, extent: int) -> TensorType:
+    if x.dtype.kind not in "iu":
+        raise DTypeError(f"in_range({x}): expected integers")
+    return x
+
+
+in_range = Op(
+    name="in_range", kind=Kind.POINTWISE, doc="x itself; IndexError if an element is not one of 0 … extent - 1",
+    prepare=attributes(lambda x, extent: ((lift(x),), {"extent": int(extent)})), infer=_in_range_infer, eval=_in_range_eval,
+    scalar="in_range({0}, {extent}, status)", vjp=_flat)

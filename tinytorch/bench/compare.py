@@ -83,6 +83,7 @@ def bench(target: Callable[..., Any], *examples: Any, repeats: int | None = None
     fast(*examples)
     first = time.perf_counter() - start
     built = build.stats().compiled - before.compiled
-    found = paired({"eager": lambda: fast.function(*examples), "compiled": lambda: fast(*examples)}, seconds, rounds=repeats)
+    calls = {"eager": lambda: fast.function(*examples), "compiled": lambda: fast(*examples)}
+    found = paired(calls, seconds, rounds=repeats)
     return Result(fast.__name__, found["eager"], found["compiled"], first, fast.seconds, len(fast.program.steps), built,
                   fast.program.threads, busy())

@@ -40,8 +40,8 @@ def _random(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def _compare(workload: str, case: str, settings: Settings, x: np.ndarray, target: Target,
-             ours: Callable[[Any], Any], theirs: Callable[[Any, Any], Any], kernels: int | None = None) -> Iterator[Row]:
+def _compare(workload: str, case: str, settings: Settings, x: np.ndarray, target: Target, ours: Callable[[Any], Any],
+             theirs: Callable[[Any, Any], Any], kernels: int | None = None) -> Iterator[Row]:
     fast: Compiled = compile(ours, threads=settings.threads)
     given = Tensor(x)
     result = fast(given).numpy()

@@ -50,7 +50,8 @@ def jax(threads: int) -> Any:
 Step = Callable[[], Any]  # a whole training step; gives the loss
 
 
-def torch_step(weights: Sequence[Array], biases: Sequence[Array], x: Array, y: Array, threads: int, compiled: bool) -> Step:
+def torch_step(weights: Sequence[Array], biases: Sequence[Array], x: Array, y: Array, threads: int,
+               compiled: bool) -> Step:
     """Linear and ReLU in turn, cross entropy, Adam: forward, backward and update. Compiled: loss and update both."""
     module = torch(threads)
     layers: list[Any] = []
@@ -96,7 +97,8 @@ def jax_step(weights: Sequence[Array], biases: Sequence[Array], x: Array, y: Arr
         t = t + 1
         m = tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, g)
         v = tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, g)
-        move: Callable[..., Any] = lambda p, m, v: p - 1e-3 * (m / (1 - 0.9**t)) / (numpy.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        move: Callable[..., Any] = lambda p, m, v: (
+            p - 1e-3 * (m / (1 - 0.9**t)) / (numpy.sqrt(v / (1 - 0.999**t)) + 1e-8))
         return loss, tree.map(move, params, m, v), m, v, t
 
     fast = module.jit(update, donate_argnums=(0, 1, 2, 3))

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MARK = {True: "yes", False: "no", None: "–"}
+HEADER = ("| measured | ours | others | figure | target | reached | |",
+          "| --- | --- | --- | ---: | ---: | --- | --- |")
 
 
 def cells(row: Row) -> tuple[str, str, str, str, str, str]:
     """Case, ours, peers, figure, target, reached."""
     theirs = "; ".join(f"{name} {timing}" for name, timing in row.peers.items())
     figure = shown(row.figure, row.unit) if row.figure is not None else "–"
-    return (row.case, str(row.ours or ""), theirs, figure, str(row.target or ""), MARK[row.reached] if row.target else "")
+    reached = MARK[row.reached] if row.target else ""
+    return row.case, str(row.ours or ""), theirs, figure, str(row.target or ""), reached
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -65,7 +68,8 @@ def environment(settings: Settings) -> dict[str, Any]:
         "processor": machine.cpu, "cores": pool.available_cores(), "threads": settings.threads,
         "vector_bits": build.vector_bits(), "caches": [units.nbytes(size) for size in machine.caches],
         "peak": {"one thread": units.rate(machine.gflops_one * 1e9), "all": units.rate(machine.gflops * 1e9)},
-        "read": {"one thread": units.bandwidth(machine.read_gbytes_one * 1e9), "all": units.bandwidth(machine.read_gbytes * 1e9)},
+        "read": {"one thread": units.bandwidth(machine.read_gbytes_one * 1e9),
+                 "all": units.bandwidth(machine.read_gbytes * 1e9)},
         "platform": platform.platform(), "python": platform.python_version(),
         "packages": {name: peers.version(name) for name in ("numpy", "numba", "torch", "jax", "threadpoolctl")},
         "load": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown",
@@ -105,20 +109,22 @@ neighbours, whose threads hurt those most that wait by spinning.
 def markdown(rows: Sequence[Row], settings: Settings, about: dict[str, str]) -> str:
     """docs/benchmarks.md."""
     found = environment(settings)
+    peak, read = found["peak"], found["read"]
     packages = ", ".join(f"{name} {version or 'not installed'}" for name, version in found["packages"].items())
     facts = {
-        "processor": f"{found['processor']}, {found['cores']} cores for this process, {found['vector_bits']} bit vectors",
+        "processor": f"{found['processor']}, {found['cores']} cores for this process, "
+                     f"{found['vector_bits']} bit vectors",
         "caches": ", ".join(found["caches"]) or "unknown",
-        "f32 multiply-add peak, measured": f"{found['peak']['one thread']} on one thread, {found['peak']['all']} on all",
-        "memory read, measured": f"{found['read']['one thread']} on one thread, {found['read']['all']} on all",
+        "f32 multiply-add peak, measured": f"{peak['one thread']} on one thread, {peak['all']} on all",
+        "memory read, measured": f"{read['one thread']} on one thread, {read['all']} on all",
         "system": f"{found['platform']}, Python {found['python']}", "packages": packages,
-        "threads": str(found["threads"]), "load average": f"{found['load']} at the end of the run", "date": found["date"],
+        "threads": str(found["threads"]), "load average": f"{found['load']} at the end of the run",
+        "date": found["date"],
     }
-    tables = []
+    lines: list[str] = []
     for name in dict.fromkeys(row.workload for row in rows):
-        own = [row for row in rows if row.workload == name]
-        header = "| measured | ours | others | figure | target | reached | |\n| --- | --- | --- | ---: | ---: | --- | --- |"
-        lines = [f"| {' | '.join((*cells(row), row.note))} |" for row in own]
-        tables.append("\n".join(["", f"## {name}", "", f"{about[name][0].upper()}{about[name][1:]}.", "", header, *lines]))
+        lines += ["", f"## {name}", "", f"{about[name][0].upper()}{about[name][1:]}.", "", *HEADER]
+        lines += [f"| {' | '.join((*cells(row), row.note))} |" for row in rows if row.workload == name]
     machine = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
-    return PAGE.format(summary=summary(rows) + (" (a quick run)" if settings.quick else ""), machine=machine, tables="\n".join(tables))
+    reached = summary(rows) + (" (a quick run)" if settings.quick else "")
+    return PAGE.format(summary=reached, machine=machine, tables="\n".join(lines))

@@ -25,7 +25,8 @@ IMPORT = """
     import tinytorch
     seconds = time.perf_counter() - start
     import sys, json
-    print(json.dumps([seconds, len(sys.modules), sorted({"numba", "llvmlite", "rich", "matplotlib", "networkx"} & set(sys.modules))]))
+    heavy = {"numba", "llvmlite", "rich", "matplotlib", "networkx"}
+    print(json.dumps([seconds, len(sys.modules), sorted(heavy & set(sys.modules))]))
 """
 FIRST_CALL = """
     import time; start = time.perf_counter()

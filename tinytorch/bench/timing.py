@@ -91,5 +91,5 @@ def busy() -> str:
     load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, pool.available_cores()
     if load <= BUSY * cores:
         return ""
-    return (f"this machine is busy (load {load:.1f} on {cores} cores): times vary, most where threads wait for each other, "
-            "as those of NumPy and PyTorch do")
+    return (f"this machine is busy (load {load:.1f} on {cores} cores): times vary, most where threads wait for each "
+            "other, as those of NumPy and PyTorch do")

@@ -31,7 +31,8 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def front(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False) -> None:
+def front(version: Annotated[bool, typer.Option(
+        "--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False) -> None:
     """Options of `tito` itself."""
 
 
@@ -42,5 +43,6 @@ def failed(error: BaseException) -> None:
     from rich.text import Text
 
     hint = "TINYTORCH_DEBUG=1 shows where" if sys.stderr.isatty() else ""
-    panel = Panel(Text(str(error)), title=type(error).__name__, title_align="left", border_style="red", subtitle=hint or None)
+    panel = Panel(Text(str(error)), title=type(error).__name__, title_align="left", border_style="red",
+                  subtitle=hint or None)
     Console(stderr=True).print(panel)

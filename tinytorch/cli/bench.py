@@ -27,8 +27,10 @@ def bench(
     names: Annotated[list[str] | None, typer.Argument(metavar="[WORKLOAD | TARGET]…", help=NAMES)] = None,
     show_list: Annotated[bool, typer.Option("--list", help="Name the workloads, and stop.")] = False,
     vs: Annotated[str, typer.Option(help=VS)] = "torch,torch-compile,jax",
-    quick: Annotated[bool, typer.Option("--quick", help="A glance: fewer rounds and shapes, and no torch.compile.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write all to this file; - for standard output.")] = None,
+    quick: Annotated[bool, typer.Option(
+        "--quick", help="A glance: fewer rounds and shapes, and no torch.compile.")] = False,
+    json_file: Annotated[Path | None, typer.Option(
+        "--json", metavar="FILE", help="Also write all to this file; - for standard output.")] = None,
     write: Annotated[bool, typer.Option("--write", help=f"Also write {PAGE}, in the root of the repository.")] = False,
 ) -> None:
     """Measure, in turns with the peers and with as many threads: medians, quartiles, ratios, and the targets."""
@@ -51,8 +53,10 @@ def bench(
         typer.echo(text, nl=False) if str(json_file) == "-" else json_file.write_text(text)
     if write:
         if not PAGE.parent.is_dir():
-            raise typer.BadParameter(f"there is no folder {PAGE.parent} here; run it in the root of the repository", param_hint="--write")
-        PAGE.write_text(report.markdown(rows, settings, {w.name: w.about for w in WORKLOADS.values()}), encoding="utf-8")
+            raise typer.BadParameter(f"there is no folder {PAGE.parent} here; run it in the root of the repository",
+                                     param_hint="--write")
+        about = {workload.name: workload.about for workload in WORKLOADS.values()}
+        PAGE.write_text(report.markdown(rows, settings, about), encoding="utf-8")
         typer.echo(f"written: {PAGE}", err=True)
 
 
@@ -63,7 +67,7 @@ def _known(names: list[str], known: Iterable[str], what: str) -> None:
 
 
 def _run(names: list[str], vs: str, quick: bool) -> tuple[list[Row], Settings]:
-    """Measure, telling what goes on; the table at the end. All of that on the error stream if JSON goes to the other."""
+    """Measure, telling on the error stream what goes on; the table at the end."""
     from rich.console import Console
 
     wanted = [peer for peer in vs.split(",") if peer not in ("", "none")]

@@ -17,7 +17,8 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="The compi
 
 def facts() -> dict[str, Any]:
     """Folder, bytes, kernels in all and for this machine and version."""
-    return {"folder": str(build.cache_dir()), "bytes": build.cache_size(), "kernels": sum(1 for _ in kernels(build.cache_dir())),
+    return {"folder": str(build.cache_dir()), "bytes": build.cache_size(),
+            "kernels": sum(1 for _ in kernels(build.cache_dir())),
             "kernels_here": sum(1 for _ in build.kernel_dir().glob("*.o")), "folder_here": str(build.kernel_dir())}
 
 
@@ -42,4 +43,5 @@ def clear() -> None:
     """Delete all compiled kernels; they are compiled anew when they are needed."""
     before = facts()
     build.clear_cache()
-    typer.echo(f"{before['kernels']} kernels deleted, {units.nbytes(before['bytes'] - build.cache_size())} freed in {before['folder']}")
+    freed = units.nbytes(before["bytes"] - build.cache_size())
+    typer.echo(f"{before['kernels']} kernels deleted, {freed} freed in {before['folder']}")

@@ -49,7 +49,7 @@ class Outcome:
 
     @property
     def speedup(self) -> float:
-        """How many times faster a compiled step is, by the fastest tenth of the steps: neighbours disturb those least."""
+        """How many times faster a compiled step is, by the fastest tenth of the steps: the least disturbed ones."""
         return self.eager.per_step(FASTEST) / self.compiled.per_step(FASTEST)
 
     def problems(self) -> list[str]:
@@ -59,15 +59,18 @@ class Outcome:
             found.append(f"the losses differ by {self.difference:.3g}, more than {AGREEMENT}")
         for name, right in zip(("eager", "compiled"), self.accuracies, strict=True):
             if not right >= ACCURACY:
-                found.append(f"{name}: {100 * right:.1f} % of the test digits are right, expected at least {100 * ACCURACY:.0f} %: more --epochs?")
+                found.append(f"{name}: {100 * right:.1f} % of the test digits are right, "
+                             f"expected at least {100 * ACCURACY:.0f} %: more --epochs?")
         return found
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path("tinytorch-demo"),
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times through the digits [dim](default: 6, with --full 2)[/dim].")] = None,
+    epochs: Annotated[int | None, typer.Option(
+        min=1, help="Times through the digits [dim](default: 6, with --full 2)[/dim].")] = None,
     seed: Annotated[int, typer.Option(help="Of the weights and of the order of the digits.")] = 0,
-    full: Annotated[bool, typer.Option("--full", help="The full 60,000 digits, where they are found (see TINYTORCH_DATA).")] = False,
+    full: Annotated[bool, typer.Option(
+        "--full", help="The full 60,000 digits, where they are found (see TINYTORCH_DATA).")] = False,
 ) -> None:
     """Train an MLP on real MNIST digits, eager and compiled, and look at every stage of the compiler.
 
@@ -111,7 +114,8 @@ def _show_digits(console: Console, digits: tuple[Digits, Digits]) -> None:
 def _drawn(image: np.ndarray) -> list[str]:
     """A digit in half blocks, 14 columns by 7 lines."""
     dark = image.reshape(14, 2, 14, 2).mean((1, 3)) > 90
-    return ["".join(" ▀▄█"[up + 2 * down] for up, down in zip(*dark[row:row + 2], strict=True)) for row in range(0, 14, 2)]
+    pairs = zip(dark[::2], dark[1::2], strict=True)
+    return ["".join(" ▀▄█"[up + 2 * down] for up, down in zip(*pair, strict=True)) for pair in pairs]
 
 
 def _show_graph(console: Console, program: ModuleType) -> Graph:
@@ -122,7 +126,8 @@ def _show_graph(console: Console, program: ModuleType) -> Graph:
     console.print(f"from {program.__file__}:\n", highlight=False, soft_wrap=True)
     graph = trace(*program.example())
     text = _tight(str(graph), console.width - 4)
-    console.print(Padding(Syntax(text, "python", theme="ansi_dark", background_color="default", word_wrap=True), (0, 0, 1, 2)))
+    code = Syntax(text, "python", theme="ansi_dark", background_color="default", word_wrap=True)
+    console.print(Padding(code, (0, 0, 1, 2)))
     console.print(terminal.graph_table(graph))
     return graph
 
@@ -139,7 +144,8 @@ def _tight(text: str, width: int) -> str:
     return "\n".join(lines)
 
 
-def _train(console: Console, program: ModuleType, graph: Graph, digits: tuple[Digits, Digits], epochs: int, seed: int) -> Outcome:
+def _train(console: Console, program: ModuleType, graph: Graph, digits: tuple[Digits, Digits], epochs: int,
+           seed: int) -> Outcome:
     train, test = digits
     eager, compiled = (make_runner(name, program, train, epochs, seed) for name in ("eager", "compiled"))
     _heading(console, 3, "The training step, compiled")
@@ -155,7 +161,8 @@ def _train(console: Console, program: ModuleType, graph: Graph, digits: tuple[Di
     console.print(f"first step {units.seconds(compiled.first)}: {parts}; {told}", highlight=False)
     _heading(console, 4, "Eager and compiled, side by side")
     _race(console, eager, compiled, epochs * (len(train[1]) // BATCH))
-    return Outcome(len(train[1]), len(test[1]), graph, eager, compiled, (accuracy(eager.model, test), accuracy(compiled.model, test)), built)
+    accuracies = accuracy(eager.model, test), accuracy(compiled.model, test)
+    return Outcome(len(train[1]), len(test[1]), graph, eager, compiled, accuracies, built)
 
 
 def _race(console: Console, eager: Runner, compiled: Runner, steps: int) -> None:
@@ -168,7 +175,8 @@ def _race(console: Console, eager: Runner, compiled: Runner, steps: int) -> None
 
         def tell(runner: Runner) -> None:
             loss = float(np.mean(runner.losses[-20:]))
-            progress.update(tasks[runner.name], completed=len(runner.losses), loss=loss, clock=units.seconds(runner.rest))
+            progress.update(tasks[runner.name], completed=len(runner.losses), loss=loss,
+                            clock=units.seconds(runner.rest))
 
         race([eager, compiled], tell)
 
@@ -182,11 +190,13 @@ def _show_outcome(console: Console, outcome: Outcome) -> None:
     for name in ("", "the steps", "median", "fastest tenth", "last loss", "digits right"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for runner, right in zip((outcome.eager, outcome.compiled), outcome.accuracies, strict=True):
-        table.add_row(runner.name, units.seconds(runner.rest), units.seconds(runner.per_step()), units.seconds(runner.per_step(FASTEST)),
-                      f"{np.mean(runner.losses[-20:]):.4f}", f"{100 * right:.1f} %")
+        times = map(units.seconds, (runner.rest, runner.per_step(), runner.per_step(FASTEST)))
+        table.add_row(runner.name, *times, f"{np.mean(runner.losses[-20:]):.4f}", f"{100 * right:.1f} %")
     console.print(table)
-    console.print(f"a compiled step is [bold green]{outcome.speedup:.1f} times[/] as fast as an eager one (fastest tenth of each);\n"
-                  f"the losses of the {len(outcome.eager.losses)} steps differ by at most {outcome.difference:.1g}", highlight=False)
+    console.print(f"a compiled step is [bold green]{outcome.speedup:.1f} times[/] as fast as an eager one "
+                  "(fastest tenth of each);\n"
+                  f"the losses of the {len(outcome.eager.losses)} steps differ by at most {outcome.difference:.1g}",
+                  highlight=False)
     if warning := busy():
         console.print(f"[yellow]{warning}[/]", highlight=False)
 

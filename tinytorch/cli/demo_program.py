@@ -1,4 +1,4 @@
-"""The program that `tito demo` trains, as the user's own file: it is written into the demo's folder and run from there."""
+"""The program that `tito demo` trains, as the user's own file: written into the demo's folder and run from there."""
 
 from __future__ import annotations
 

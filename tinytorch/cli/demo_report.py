@@ -24,8 +24,9 @@ def save(outcome: Outcome, why: Explanation, folder: Path) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     runners = (outcome.eager, outcome.compiled)
     losses = curves.loss_curves({r.name: r.losses for r in runners}, folder / "loss.png", title="loss, step by step")
-    clock = curves.loss_curves({r.name: _smooth(r.losses) for r in runners}, folder / "race.png", title="loss over seconds of computing",
-                               xlabel="seconds", x={r.name: r.seconds for r in runners})
+    clock = curves.loss_curves({r.name: _smooth(r.losses) for r in runners}, folder / "race.png",
+                               title="loss over seconds of computing", xlabel="seconds",
+                               x={r.name: r.seconds for r in runners})
     model, step = folder / "model.svg", folder / "step.svg"
     model.write_text(to_svg(outcome.graph), encoding="utf-8")
     step.write_text(to_svg(why.history[-1].graph), encoding="utf-8")
@@ -36,7 +37,8 @@ def save(outcome: Outcome, why: Explanation, folder: Path) -> dict[str, Path]:
         _kernels(why),
         _about(outcome),
     ])
-    return {"report": path, "loss curves": losses.resolve(), "the race": clock.resolve(), "model": model.resolve(), "step": step.resolve()}
+    files = {"loss curves": losses, "the race": clock, "model": model, "step": step}
+    return {"report": path, **{what: file.resolve() for what, file in files.items()}}
 
 
 def _summary(outcome: Outcome, losses: Path, clock: Path) -> Section:
@@ -46,40 +48,47 @@ def _summary(outcome: Outcome, losses: Path, clock: Path) -> Section:
         "times as fast": f"{outcome.speedup:.1f}", "of the test digits right": f"{100 * outcome.accuracies[1]:.1f} %",
         "greatest difference of the losses": f"{outcome.difference:.1g}",
     })
-    rows = [(r.name, *map(units.seconds, (r.first, r.rest, r.per_step(), r.per_step(0.1))), f"{r.losses[-1]:.4f}", f"{100 * right:.1f} %")
-            for r, right in zip((eager, compiled), outcome.accuracies, strict=True)]
-    table = Table(("", "first step", "the others", "median step", "fastest tenth", "last loss", "test digits right"), rows)
-    text = (f"One model, trained twice on the same {outcome.train:,} digits from the same start and in the same order, {len(eager.losses)} steps of "
-            f"{BATCH}: eager, operation by operation, and compiled, one call a step. Both take turns of equal length on the same machine; each has "
-            "its own clock. The first compiled step holds the compilation. The large figures are of the fastest tenth of the steps, which other "
-            "programs on the machine disturb least.")
-    return Section("The outcome", text, facts, table, Image(losses, "The two curves lie on each other."),
-                   Image(clock, "The same losses, each the mean of the last 20 steps, over the seconds that each side computed."))
+    rows = [(r.name, *map(units.seconds, (r.first, r.rest, r.per_step(), r.per_step(0.1))), f"{r.losses[-1]:.4f}",
+             f"{100 * right:.1f} %") for r, right in zip((eager, compiled), outcome.accuracies, strict=True)]
+    header = ("", "first step", "the others", "median step", "fastest tenth", "last loss", "test digits right")
+    text = (f"One model, trained twice on the same {outcome.train:,} digits from the same start and in the same order, "
+            f"{len(eager.losses)} steps of {BATCH}: eager, operation by operation, and compiled, one call a step. Both "
+            "take turns of equal length on the same machine; each has its own clock. The first compiled step holds the "
+            "compilation. The large figures are of the fastest tenth of the steps, which other programs on the machine "
+            "disturb least.")
+    smoothed = "The same losses, each the mean of the last 20 steps, over the seconds that each side computed."
+    return Section("The outcome", text, facts, Table(header, rows), Image(losses, "The two curves lie on each other."),
+                   Image(clock, smoothed))
 
 
 def _model(outcome: Outcome, picture: Path) -> Section:
-    return Section("The model", "Traced from ordinary code, for a batch of 64. The text is Python: it can be pasted into a file and run.",
-                   Code(str(outcome.graph)), Svg(picture.read_text(encoding="utf-8")))
+    text = "Traced from ordinary code, for a batch of 64. The text is Python: it can be pasted into a file and run."
+    return Section("The model", text, Code(str(outcome.graph)), Svg(picture.read_text(encoding="utf-8")))
 
 
 def _passes(why: Explanation) -> Section:
-    rows = [(row.name, row.nodes, row.kernels, units.flops(row.flops), units.nbytes(row.bytes), units.nbytes(row.peak or 0),
-             f"{row.seconds * 1e3:.1f}") for row in why.history.table(peak=True)]
+    rows = [(row.name, row.nodes, row.kernels, units.flops(row.flops), units.nbytes(row.bytes),
+             units.nbytes(row.peak or 0), f"{row.seconds * 1e3:.1f}") for row in why.history.table(peak=True)]
     table = Table(("pass", "nodes", "kernels", "FLOPs", "bytes", "peak memory", "ms"), rows)
-    text = ("Forward, backward and the Adam update are one graph. Each pass takes a graph and gives one; step through what they did with "
-            "the arrow keys, click on nodes, and read kernels in the last tab. Peak memory is that of the intermediates, planned ahead "
-            "into one arena.")
-    return Section("The training step, pass by pass", text, table, Page(page(why.history, "the training step", why.kernel_rows()), 900))
+    text = ("Forward, backward and the Adam update are one graph. Each pass takes a graph and gives one; step through "
+            "what they did with the arrow keys, click on nodes, and read kernels in the last tab. Peak memory is that "
+            "of the intermediates, planned ahead into one arena.")
+    steps = page(why.history, "the training step", why.kernel_rows())
+    return Section("The training step, pass by pass", text, table, Page(steps, 900))
 
 
 def _kernels(why: Explanation) -> Section:
-    rows = [(_short(row.kernel, 27), _short(", ".join(row.ops), 30), units.seconds(row.seconds), units.flops(row.cost.flops),
-             units.nbytes(row.cost.bytes), units.rate(row.gflops * 1e9), units.bandwidth(row.gbytes * 1e9),
-             units.percent(row.roofline) if row.roofline is not None else "–") for row in sorted(why.rows, key=lambda row: -row.seconds)]
+    rows = [(_short(row.kernel, 27), _short(", ".join(row.ops), 30), units.seconds(row.seconds),
+             units.flops(row.cost.flops), units.nbytes(row.cost.bytes), units.rate(row.gflops * 1e9),
+             units.bandwidth(row.gbytes * 1e9),
+             units.percent(row.roofline) if row.roofline is not None else "–")
+            for row in sorted(why.rows, key=lambda row: -row.seconds)]
     table = Table(("kernel", "holds", "time", "FLOPs", "bytes", "rate", "bandwidth", "roofline"), rows)
-    sources = {row.path: row for row in why.rows}
-    note = "The roofline is the least time that the machine's arithmetic peak and bandwidth allow, over the time it took."
-    return Section("Kernels", *why.summary().splitlines(), note, table, *(Code(row.source, row.path.name, folded=True) for row in sources.values()))
+    sources = {row.path: row.source for row in why.rows}
+    codes = [Code(source, path.name, folded=True) for path, source in sources.items()]
+    note = ("The roofline is the least time that the machine's arithmetic peak and bandwidth allow, over the time it "
+            "took.")
+    return Section("Kernels", *why.summary().splitlines(), note, table, *codes)
 
 
 def _smooth(losses: list[float], window: int = 20) -> list[float]:
@@ -93,7 +102,8 @@ def _short(text: str, length: int) -> str:
 
 def _about(outcome: Outcome) -> Section:
     return Section("This run", Table(("", ""), [
-        ("machine", f"{platform.platform()}, {build.vector_bits()} bit vectors ({build.isa()})"), ("Python", platform.python_version()),
+        ("machine", f"{platform.platform()}, {build.vector_bits()} bit vectors ({build.isa()})"),
+        ("Python", platform.python_version()),
         ("digits", f"{outcome.train:,} + {outcome.test:,} of MNIST (LeCun, Cortes, Burges)"),
         ("kernels", f"{outcome.kernels_compiled} compiled in this run, in {build.kernel_dir()}"),
     ]))

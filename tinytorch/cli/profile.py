@@ -15,7 +15,8 @@ from .target import TargetArgument, load_callable
 
 def profile(
     target: TargetArgument,
-    run: Annotated[bool, typer.Option("--run", help="Also run it, and time each kernel against the machine's roofline.")] = False,
+    run: Annotated[bool, typer.Option(
+        "--run", help="Also run it, and time each kernel against the machine's roofline.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the page to read all of it in to this HTML file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All numbers as JSON, and nothing else.")] = False,
 ) -> None:

@@ -20,7 +20,8 @@ from .target import TargetArgument, load
 
 def show(
     target: TargetArgument,
-    out: Annotated[Path | None, typer.Option(help="Folder for the SVG and the HTML page [dim](default: a temporary one)[/dim].")] = None,
+    out: Annotated[Path | None, typer.Option(
+        help="Folder for the SVG and the HTML page [dim](default: a temporary one)[/dim].")] = None,
     tree: Annotated[bool, typer.Option("--tree", help="Only the tree.")] = False,
     text: Annotated[bool, typer.Option("--text", help="Only the graph as Python.")] = False,
     stage: Annotated[str, typer.Option(help="What the pass of this name left; 'last' is what runs.")] = "given",
@@ -48,7 +49,7 @@ def show(
         return
     console.print()
     console.print(terminal.graph_table(chosen.graph))
-    console.print(f"[dim]stages: {', '.join(dict.fromkeys(s.name for s in history))}  (--stage NAME)[/dim]", highlight=False)
+    console.print(f"[dim]stages: {_names(history)}  (--stage NAME)[/dim]", highlight=False)
     folder = out or Path(tempfile.mkdtemp(prefix="tinytorch-show-"))
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.-]", "_", found.name) or "graph"
@@ -64,6 +65,9 @@ def _stage(history: History, name: str) -> Stage:
         return history[-1]
     found = [stage for stage in history if stage.name.lower() == name.lower()]
     if not found:
-        names = ", ".join(dict.fromkeys(stage.name for stage in history))
-        raise typer.BadParameter(f"there is no stage {name!r}; there are {names}, last", param_hint="--stage")
+        raise typer.BadParameter(f"there is no stage {name!r}; there are {_names(history)}, last", param_hint="--stage")
     return found[-1]
+
+
+def _names(history: History) -> str:
+    return ", ".join(dict.fromkeys(stage.name for stage in history))

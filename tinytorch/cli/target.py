@@ -54,7 +54,8 @@ def load(text: str) -> Target:
         graph = Graph.load(text)
         return Target(graph.name, None, (), graph)
     function, examples = load_callable(text)
-    return Target(getattr(function, "__name__", type(function).__name__), function, examples, trace(function, *examples))
+    name = getattr(function, "__name__", type(function).__name__)
+    return Target(name, function, examples, trace(function, *examples))
 
 
 def load_callable(text: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -65,7 +66,8 @@ def load_callable(text: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     module = import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     if not hasattr(module, name):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise typer.BadParameter(f"{place} has no {name!r}; it has {', '.join(names) or 'no callables'}", param_hint="TARGET")
+        raise typer.BadParameter(f"{place} has no {name!r}; it has {', '.join(names) or 'no callables'}",
+                                 param_hint="TARGET")
     return with_examples(getattr(module, name), getattr(module, "EXAMPLES", None), text)
 
 
@@ -75,7 +77,8 @@ def with_examples(thing: Any, examples: Any, text: str) -> tuple[Callable[..., A
     if own is None and inspect.isfunction(thing) and not inspect.signature(thing).parameters:
         made = thing()
         if not (isinstance(made, (tuple, list)) and made and callable(made[0])):
-            raise typer.BadParameter(f"{text}() gave a {type(made).__name__}; expected (callable, x, …)", param_hint="TARGET")
+            raise typer.BadParameter(f"{text}() gave a {type(made).__name__}; expected (callable, x, …)",
+                                     param_hint="TARGET")
         return made[0], _flat(made[1:])
     given = own if own is not None else examples
     if not callable(thing) or given is None:
