@@ -74,11 +74,11 @@ def product(a: Array, b: Array, out: Array, threads: int) -> Callable[[], None]:
 def _call(kernel: int, words: np.ndarray, extent: int, chunks: int, threads: int, keep: Any) -> Callable[[], None]:
     """A call of the pool on one step; `keep` and the tables live as long as it."""
     table = np.array([[kernel, words.ctypes.data, extent, chunks]])
-    alive, address = (words, table, keep), table.ctypes.data
+    alive, run = (words, table, keep), pool.prepare(table.ctypes.data, 1, threads)  # as a program runs its steps
 
     def call() -> None:
         assert alive
-        pool.run(address, 1, threads)
+        run()
 
     return call
 
