@@ -1,9 +1,9 @@
-"""Group nodes that run as one kernel: pointwise islands, reductions with what feeds and follows them, and epilogues of matrix products.
+"""Group nodes that run as one kernel: pointwise islands, reductions with what feeds and follows them, epilogues.
 
-Nodes are visited by the size of their results, the biggest first, and from the last to the first. One whose results all go to groups that can
-take it in joins them (two groups that share it become one), if the union still is one loop nest (`tinytorch.ir.domain`), or one
-product with a pointwise epilogue, and if no path leaves it and comes back. Scalar literals, counters and views that only add or drop axes of
-extent 1 are copied into every group that reads them.
+Nodes are visited by the size of their results, the biggest first, and from the last to the first. One whose results all
+go to groups that can take it in joins them (two groups that share it become one), if the union still is one loop nest
+(`tinytorch.ir.domain`), or one matrix product with a pointwise epilogue, and if no path leaves it and comes back.
+Scalar literals, counters and views that only add or drop axes of extent 1 are copied into every group that reads them.
 
     pointwise   every result varies over all loops
     reduce      all reductions fold the same loops; a result varies over all loops, or over those that are kept
@@ -129,14 +129,15 @@ class _Fusion:
         members = self._with_prologue(own)
         made = {v for n in members for v in self.nodes[n].outputs}
         inputs = dict.fromkeys(v for n in members for v in self.nodes[n].inputs if v not in made)
-        outputs = dict.fromkeys(v for n in sorted(own) for v in self.nodes[n].outputs if self._is_needed(v, own, set(members)))
+        outputs = dict.fromkeys(v for n in sorted(own) for v in self.nodes[n].outputs
+                                if self._is_needed(v, own, set(members)))
         nodes = tuple(self.nodes[n] for n in members)
         if nodes[0].op is not ops.matmul:
             nodes = (*(n for n in nodes if n.op is ops.matmul), *(n for n in nodes if n.op is not ops.matmul))
         return Graph(_body_name(nodes), tuple(inputs), nodes, tuple(outputs))
 
     def _with_prologue(self, own: set[int]) -> list[int]:
-        """The members, and the literals, counters and free views that lead from one of them (or from nothing) to another."""
+        """The members, and the literals, counters and free views that lead from one (or from nothing) to another."""
         members = set(own)
 
         def absorb(value: Value) -> bool:
@@ -200,7 +201,8 @@ class _Fusion:
     def _node(self, group: _Group) -> Node:
         if len(group.nodes) == 1:
             node = self.nodes[group.nodes[0]]
-            literal = any(self._maker(v) is not None and self.nodes[self._maker(v)].op.kind is Kind.SOURCE for v in node.inputs)  # type: ignore[index]
+            makers = [self._maker(v) for v in node.inputs]
+            literal = any(n is not None and self.nodes[n].op.kind is Kind.SOURCE for n in makers)
             if group.style is None or node.op is ops.matmul or not literal:
                 return node
         body = self.body(group.nodes)
@@ -292,14 +294,15 @@ def _is_epilogue(body: Graph) -> bool:
             return False
         if out.shape != shape and out.type.size != 1:
             return False
-        if node.op.kind is Kind.VIEW and (product.output in node.inputs or (node.op.name == "reshape" and node.inputs[0].type.size != 1)):
+        regroups = node.op.name == "reshape" and node.inputs[0].type.size != 1
+        if node.op.kind is Kind.VIEW and (regroups or product.output in node.inputs):
             return False
     others = {v for node in body.nodes[1:] for v in (*node.inputs, *node.outputs)}
     return others.isdisjoint(product.inputs)  # what the product reads is neither made nor read again by what follows it
 
 
 def _body_name(nodes: tuple[Node, ...]) -> str:
-    names = [n.op.name for n in nodes if n.op.kind not in (Kind.SOURCE, Kind.VIEW)]
+    names = [n.op.name for n in nodes if n.op.kind.launches]
     shown = names if len(names) <= 4 else [*names[:2], f"{len(names) - 3}_more", names[-1]]
     return "_".join(["fused", *shown])
 

@@ -1,8 +1,9 @@
 """Copy the operands that a kernel cannot take as they lie: the last pass before a program is made.
 
-Kernels take any strides in loop nests, but a matrix product needs one of an operand's last two axes packed, and kernels that work by position
-need packed operands of full shape. Where a view is neither, an explicit copy (`detach`, which is the identity) goes in between. So it does
-where an input is to be overwritten with (a view of) an input that is overwritten too: `a, b = b, a`.
+Kernels take any strides in loop nests, but a matrix product needs one of an operand's last two axes packed, and kernels
+that work by position need packed operands of full shape. Where a view is neither, an explicit copy (`detach`, which is
+the identity) goes in between. So it does where an input is to be overwritten with (a view of) an input that is
+overwritten too: `a, b = b, a`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class PackOperands:
             view = view_strides(node, where[node.inputs[0]].strides) if node.op.kind is Kind.VIEW else None
             for value in node.outputs:
                 base = where[node.inputs[0]] if view is not None else None
-                where[value] = Layout(base.root, base.offset + view[0], view[1]) if base is not None and view is not None else packed(value)
+                where[value] = (Layout(base.root, base.offset + view[0], view[1])
+                                if base is not None and view is not None else packed(value))
 
         def copy(value: Value) -> Value:
             node = make_node(ops.detach, (value,), {})

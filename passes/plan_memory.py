@@ -3,18 +3,20 @@
     plan = plan_memory(graph)
     plan.size                   bytes of the arena: the predicted peak of the intermediates
     plan.offsets[value]         where a value lies, 64-byte aligned
-    plan.reuses[value]          the value whose memory it takes over in place (ask again for that one; it may be an input)
+    plan.reuses[value]          the value whose memory it takes over in place (ask again for that one; maybe an input)
 
-A value lives from the node that makes it to the last that reads it, itself or through a view. Two whose lives overlap must not overlap in
-memory: intervals in time are packed greedily, the biggest first, each in the tightest gap (Pisarchyk and Lee, "Efficient memory
-management for deep neural net inference", 2020); if that exceeds the most that lives at once, other orders are tried and the best is kept.
+A value lives from the node that makes it to the last that reads it, itself or through a view. Two whose lives overlap
+must not overlap in memory: intervals in time are packed greedily, the biggest first, each in the tightest gap
+(Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020); if that exceeds the most that
+lives at once, other orders are tried and the best is kept.
 
-Not in the arena: graph inputs; constants (the runtime makes them once); graph outputs, which are fresh arrays. An output that is a view, an
-input or a constant is copied at the end, so its root lives until then. An output that overwrites an input (`graph.donated`) is written there
-directly if no one reads the old value afterwards: `reuses[output] = input`. Otherwise it gets a place in the arena and is copied at the end.
+Not in the arena: graph inputs; constants (the runtime makes them once); graph outputs, which are fresh arrays. An
+output that is a view, an input or a constant is copied at the end, so its root lives until then. An output that
+overwrites an input (`graph.donated`) is written there directly if no one reads the old value afterwards:
+`reuses[output] = input`. Otherwise it gets a place in the arena and is copied at the end.
 
-In place means: the node computes element by element, and reads the dying operand at the very index it writes. Kernels must load before
-they store.
+In place means: the node computes element by element, and reads the dying operand at the very index it writes. Kernels
+must load before they store.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
 def plan_memory(graph: Graph, *, in_place: bool = True) -> MemoryPlan:
-    """The places of `graph`'s intermediate values; `in_place=False` lets none take over the memory of another (donations stay)."""
+    """The places of `graph`'s intermediate values.
+
+    With `in_place=False` none takes over the memory of another; donations stay.
+    """
     lives = _Lives(graph)
     reuses = lives.donations()
     owners = lives.residents(reuses)
@@ -95,7 +100,9 @@ class _Lives:
         for output, position in graph.donated.items():
             target, given = graph.inputs[position], graph.outputs[output]
             value = self.root(given)
-            if value not in self.born or value in found or target in kept or not _is_whole(self.where[given], value.type.size, given):
+            if value not in self.born or value in found or target in kept:
+                continue
+            if not _is_whole(self.where[given], value.type.size, given):
                 continue
             node, last = graph.nodes[self.born[value]], self.last_read.get(target, -1)
             in_time = last < self.born[value] or (last == self.born[value] and self.same_index(node, value, target))
@@ -107,7 +114,8 @@ class _Lives:
         """The values that need a place in the arena, in the order they are made."""
         graph = self.graph
         fresh = {v for number, v in enumerate(graph.outputs) if number not in graph.donated}
-        return [v for v, number in self.born.items() if v not in fresh and v not in placed and graph.nodes[number].op.kind is not Kind.SOURCE]
+        return [v for v, number in self.born.items()
+                if v not in fresh and v not in placed and graph.nodes[number].op.kind is not Kind.SOURCE]
 
     def takeovers(self, owners: list[Value]) -> dict[Value, Value]:
         """For each value that can be computed in place: the dying operand it replaces."""
@@ -117,19 +125,23 @@ class _Lives:
             node = self.graph.nodes[self.born[value]]
             for operand in node.inputs:
                 root = self.root(operand)
-                if root in available and self.dies[root] == self.born[value] != self.born[root] and self.same_index(node, value, root):
+                in_time = root in available and self.dies[root] == self.born[value] != self.born[root]
+                if in_time and self.same_index(node, value, root):
                     available.discard(root)  # a place can be taken over once
                     found[value] = root
                     break
         return found
 
     def same_index(self, node: Node, out: Value, root: Value) -> bool:
-        """Whether `node` reads the memory of `root` only at the index at which it writes `out`, in the same packed form."""
-        if root.type.size != out.type.size or root.dtype is not out.dtype or (node.body is None and any(v.shape != out.shape for v in node.outputs)):
+        """Whether `node` reads the memory of `root` only at the index at which it writes `out`, packed alike."""
+        if root.type.size != out.type.size or root.dtype is not out.dtype:
+            return False
+        if node.body is None and any(v.shape != out.shape for v in node.outputs):
             return False
         places = [place for place, v in enumerate(node.inputs) if self.root(v) is root]
         operands = [node.inputs[place] for place in places]
-        return all(v.shape == out.shape and _is_whole(self.where[v], root.type.size, v) for v in operands) and _is_elementwise(node, places)
+        alike = all(v.shape == out.shape and _is_whole(self.where[v], root.type.size, v) for v in operands)
+        return alike and _is_elementwise(node, places)
 
 
 def _is_whole(layout: Layout, size: int, value: Value) -> bool:
@@ -137,7 +149,7 @@ def _is_whole(layout: Layout, size: int, value: Value) -> bool:
 
 
 def _is_elementwise(node: Node, places: Iterable[int]) -> bool:
-    """Whether each element of the result depends on the operands at `places` through the element of the same index alone."""
+    """Whether each element of the result depends on the operands at `places` only through that of the same index."""
     if node.op.kind is Kind.POINTWISE:
         return True
     body = node.body
@@ -154,8 +166,11 @@ def _is_elementwise(node: Node, places: Iterable[int]) -> bool:
 
 
 def _is_after_one_fold(body: Graph, places: Iterable[int]) -> bool:
-    """Whether these operands of a reduction are read only where its results are finished: they do not vary along what is folded, and
-    there is one stage of folding (else a finished result might be read again)."""
+    """Whether these operands of a reduction are read only where its results are finished.
+
+    They do not vary along what is folded, and there is one stage of folding (else a finished result might be read
+    again).
+    """
     domain = find_domain(body)
     if domain is None or any(domain.of(body.inputs[place]) & domain.reduced for place in places):
         return False

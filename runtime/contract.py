@@ -30,13 +30,15 @@ def matrix_layout(shape: Sequence[int], strides: Sequence[int], transposed: bool
     rows, cols = strides[-2:]
     n_rows, n_cols = shape[-2:]
     if cols == 1 or n_cols == 1:
-        return Matrix(rows if n_rows > 1 and cols == 1 else max(n_cols, 1) if cols == 1 or n_rows == 1 else rows, transposed, tuple(strides[:-2]))
+        ld = rows if n_rows > 1 and cols == 1 else max(n_cols, 1) if cols == 1 or n_rows == 1 else rows
+        return Matrix(ld, transposed, tuple(strides[:-2]))
     if rows == 1 or n_rows == 1:
         return Matrix(cols, not transposed, tuple(strides[:-2]))
     return None
 
 
-def emit_contraction(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int], threads: int) -> Launch:
+def emit_contraction(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int],
+                     threads: int) -> Launch:
     """One launch for a `matmul` node, or for a fused one whose body begins with a matmul."""
     body = node.body
     product = node if body is None else body.nodes[0]
@@ -50,15 +52,17 @@ def emit_contraction(node: Node, strides: Sequence[tuple[int, ...]], aliases: Ma
     batch = out.shape[:-2]
     m, n = out.shape[-2:]
     k = x.shape[-2] if product.attrs["transpose_x"] else x.shape[-1]
-    plan = plan_matmul(m, n, k, lda=left.ld, ldb=right.ld, transpose_a=left.transposed, transpose_b=right.transposed, batch=batch,
-                       a_strides=_batch_strides(left.batch, x.shape[:-2], batch), b_strides=_batch_strides(right.batch, y.shape[:-2], batch),
+    plan = plan_matmul(m, n, k, lda=left.ld, ldb=right.ld, transpose_a=left.transposed, transpose_b=right.transposed,
+                       batch=batch, a_strides=_batch_strides(left.batch, x.shape[:-2], batch),
+                       b_strides=_batch_strides(right.batch, y.shape[:-2], batch),
                        element=x.dtype.name, threads=threads)
     writer = _Epilogue(batch, ArgumentTable(first_word(plan.form)))
     graph = body if body is not None else Graph("matmul", product.inputs, (product,), (out,))
     epilogue = writer.write(graph, product, strides, aliases)
     source = emit_matmul(_kernel_name(graph), plan.form, epilogue)
     words: list[Word] = [*plan.words, *writer.table.words]
-    words[plan.a_word], words[plan.b_word], words[SCRATCH_WORD] = Ref("input", slots[0]), Ref("input", slots[1]), SCRATCH
+    words[plan.a_word], words[plan.b_word] = Ref("input", slots[0]), Ref("input", slots[1])
+    words[SCRATCH_WORD] = SCRATCH
     return Launch(source, tuple(words), plan.extent, plan.chunks, plan.scratch_bytes)
 
 
@@ -68,7 +72,7 @@ def _batch_strides(strides: Sequence[int], shape: Sequence[int], batch: Sequence
 
 
 def _kernel_name(body: Graph) -> str:
-    return "_".join(node.op.name for node in body.nodes if node.op.kind not in (Kind.SOURCE, Kind.VIEW))[:60]
+    return "_".join(node.op.name for node in body.nodes if node.op.kind.launches)[:60]
 
 
 @dataclass
@@ -80,7 +84,8 @@ class _Epilogue:
     row: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
-    def write(self, body: Graph, product: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int]) -> Epilogue:
+    def write(self, body: Graph, product: Node, strides: Sequence[tuple[int, ...]],
+              aliases: Mapping[int, int]) -> Epilogue:
         """The epilogue for what follows `product` in `body`."""
         names: dict[Value, str] = {product.output: self._product(product)}
         for number, value in enumerate(body.inputs):

@@ -34,7 +34,8 @@ def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[i
         return [emit_loops(alone(node), strides, aliases, threads)]
     if node.op.kind is Kind.VIEW:
         return [emit_copy(node.inputs[0].type, tuple(strides[0]), threads, Ref("input", 0), Ref("output", 0))]
-    raise CompileError(f"{node.op}: no kernel for an op of kind {node.op.kind.value}; expand composites before compiling")
+    raise CompileError(f"{node.op}: no kernel for an op of kind {node.op.kind.value}; "
+                       "expand composites before compiling")
 
 
 def alone(node: Node) -> Graph:

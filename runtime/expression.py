@@ -50,7 +50,8 @@ def expression(node: Node, operands: list[str], flat_index: str = "0", extent: s
     out = node.output.dtype
     first = node.output if node.op.kind is Kind.RANDOM else node.inputs[0]
     template = BOOLEAN.get(node.op.scalar, node.op.scalar) if out.kind == "b" else node.op.scalar
-    text = template.format(*operands, T=compute_type(first.dtype), cast=caster(out), flat_index=flat_index, extent=extent)
+    text = template.format(*operands, T=compute_type(first.dtype), cast=caster(out), flat_index=flat_index,
+                           extent=extent)
     wraps = out.kind in "iu" and out.name != "i64"  # Python's integers, and Numba's, widen
     rounds = is_storage(out) and template != "{0}" and not template.startswith(EXACT)
     return f"{caster(out)}({text})" if (wraps or rounds) and not text.startswith(f"{caster(out)}(") else text

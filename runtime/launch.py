@@ -73,7 +73,10 @@ GRAIN = 1 << 14  # simple element operations below which a second thread costs m
 
 
 def chunks_for(work: int, extent: int, threads: int) -> int:
-    """Into how many parts to cut a step of `work` element operations: fixed by sizes and thread count, so that results are too."""
+    """Into how many parts to cut a step of `work` element operations.
+
+    Sizes and thread count fix it, so that results are fixed too.
+    """
     if threads == 1 or work < 2 * GRAIN:
         return 1
     return max(1, min(extent, 4 * threads, work // GRAIN))

@@ -1,15 +1,17 @@
 """Emit loop nests: any group of pointwise ops and reductions over one domain becomes one kernel.
 
-A group of pointwise ops is one pass over its elements. With reductions, each work item is a row (or a block of columns), walked in *stages*:
-stage s + 1 needs what stage s has folded, as softmax needs the maximum, then the sum, then writes. What a later stage needs of an
-earlier one is computed again if that is cheap, and kept in a worker's scratch row if not.
+A group of pointwise ops is one pass over its elements. With reductions, each work item is a row (or a block of
+columns), walked in *stages*: stage s + 1 needs what stage s has folded, as softmax needs the maximum, then the sum,
+then writes. What a later stage needs of an earlier one is computed again if that is cheap, and kept in a worker's
+scratch row if not.
 
-Loops that lie one inside the other in memory for every operand are merged first, so most kernels have one or two (`nest.py`). The text depends
-on which strides are 0 or 1 and never on sizes: extents, other strides and odd constants are words of the argument table.
+Loops that lie one inside the other in memory for every operand are merged first, so most kernels have one or two
+(`nest.py`). The text depends on which strides are 0 or 1 and never on sizes: extents, other strides and odd constants
+are words of the argument table.
 
-What is computed is what NumPy computes, op for op: f16 and bf16 are rounded after each op, folds of them add up in f32 (`expression.py`). A result
-that overwrites an operand in place is stored when everything that reads the operand has been loaded: stores end their block, and the columns
-of such a result are written in the last loop of the item.
+What is computed is what NumPy computes, op for op: f16 and bf16 are rounded after each op, folds of them add up in f32
+(`expression.py`). A result that overwrites an operand in place is stored when everything that reads the operand has
+been loaded: stores end their block, and the columns of such a result are written in the last loop of the item.
 """
 
 from __future__ import annotations
@@ -75,7 +77,8 @@ class _Emitter:
         self.top = Block("top", 0)
         self.items = [Block("item", s) for s in range(self.last + 2)]  # items[s] comes before the loops of stage s
         self.inner = [Block("inner", s) for s in range(self.last + 1)]
-        self.closing = [Block("column", s) for s in range(self.last + 2)]  # closing[s]: over the columns, after the loops of stage s - 1
+        # closing[s]: over the columns, after the loops of stage s - 1
+        self.closing = [Block("column", s) for s in range(self.last + 2)]
         self.folds: dict[int, list[Node]] = {}
         for node in body.nodes:
             if self._folds(node):
@@ -94,9 +97,11 @@ class _Emitter:
 
     def _folds(self, node: Node | None) -> bool:
         """Whether a node is a reduction of more than axes of extent 1."""
-        return node is not None and node.op.kind is Kind.REDUCE and any(self.domain.loops[node.inputs[0]][a] is not None for a in node.attrs["axis"])
+        if node is None or node.op.kind is not Kind.REDUCE:
+            return False
+        return any(self.domain.loops[node.inputs[0]][a] is not None for a in node.attrs["axis"])
 
-    # -- values ----------------------------------------------------------------------------------------------------------
+    # -- values --------------------------------------------------------------------------------------------------------
 
     def get(self, value: Value, block: Block) -> str:
         """The name of `value` for use in `block`, written there or further out if it is not yet."""
@@ -121,8 +126,7 @@ class _Emitter:
     def _compute(self, value: Value, block: Block) -> str:
         node = self.body.producer.get(value)
         if node is None:
-            place = self.nest.places[value]
-            return self._name(block, f"load_{value.dtype}({place.name}, {self.nest.index(place, block.level)}, {place.scope})")
+            return self._load(value, self.nest.places[value], block)
         if node.op.name == "constant":
             return literal(node, f"c{self.body.nodes.index(node)}", self.table)
         counter = self.nest.places.get(("count", value))
@@ -137,6 +141,10 @@ class _Emitter:
         extent = checked_extent(node, self.body.nodes.index(node), self.table)
         return self._name(block, expression(node, operands, count, extent))
 
+    def _load(self, value: Value, place: Place, block: Block) -> str:
+        index = self.nest.index(place, block.level)
+        return self._name(block, f"load_{value.dtype}({place.name}, {index}, {place.scope})")
+
     def _name(self, block: Block, text: str) -> str:
         name = f"v{self.counter}"
         self.counter += 1
@@ -146,7 +154,7 @@ class _Emitter:
     def _accumulator(self, node: Node) -> str:
         return f"acc{self.body.nodes.index(node)}"
 
-    # -- values of earlier stages ------------------------------------------------------------------------------------------
+    # -- values of earlier stages --------------------------------------------------------------------------------------
 
     def _is_dear(self, value: Value) -> bool:
         """Whether computing a value again costs more than reading it."""
@@ -165,8 +173,7 @@ class _Emitter:
         if value not in self.body.outputs:
             return self._load_row(value, self._keep(value, self.inner[self.stages[value]]), block)
         self._store(self.body.outputs.index(value))
-        place = self.nest.places["out", value]
-        return self._name(block, f"load_{value.dtype}({place.name}, {self.nest.index(place, block.level)}, {place.scope})")
+        return self._load(value, self.nest.places["out", value], block)
 
     def _load_row(self, value: Value, row: Place, block: Block) -> str:
         text = f"load_{compute_type(value.dtype)}({row.name}, {self._row_index(row)}, {row.scope})"
@@ -178,8 +185,8 @@ class _Emitter:
         if value not in self.kept:
             row = self.kept[value] = self._new_row(value)
             if not self._folds(self.body.producer.get(value)):
-                name = self.get(value, home)
-                home.stores.append(f"store_{compute_type(value.dtype)}({row.name}, {self._row_index(row)}, {name}, {row.scope})")
+                name, store = self.get(value, home), f"store_{compute_type(value.dtype)}"
+                home.stores.append(f"{store}({row.name}, {self._row_index(row)}, {name}, {row.scope})")
         return self.kept[value]
 
     def _new_row(self, value: Value) -> Place:
@@ -194,7 +201,7 @@ class _Emitter:
     def _row_index(self, row: Place) -> str:
         return "j" if self.nest.column is not None else self.nest.index(row, "inner")
 
-    # -- results -----------------------------------------------------------------------------------------------------------
+    # -- results -------------------------------------------------------------------------------------------------------
 
     def _store(self, number: int) -> None:
         value = self.body.outputs[number]
@@ -203,8 +210,8 @@ class _Emitter:
         self.stored.add(value)
         block = self._home(number, value)
         place = self.nest.places["out", value]
-        name = self.get(value, block)
-        block.stores.append(f"store_{value.dtype}({place.name}, {self.nest.index(place, block.level)}, {name}, {place.scope})")
+        name, index = self.get(value, block), self.nest.index(place, block.level)
+        block.stores.append(f"store_{value.dtype}({place.name}, {index}, {name}, {place.scope})")
 
     def _home(self, number: int, value: Value) -> Block:
         """The block in which a result is stored."""
@@ -218,13 +225,14 @@ class _Emitter:
         full = [self.stages[v] for v in self.body.outputs if self.nest.level(v) == "inner"]
         return max([*self.folds, *full], default=0)
 
-    # -- the text ----------------------------------------------------------------------------------------------------------
+    # -- the text ------------------------------------------------------------------------------------------------------
 
     def launch(self, threads: int) -> Launch:
         """The kernel, its words, and how its work divides."""
         for number in range(len(self.body.outputs)):
             self._store(number)
-        operands = {node: self.get(node.inputs[0], self.inner[stage]) for stage, nodes in sorted(self.folds.items()) for node in nodes}
+        operands = {node: self.get(node.inputs[0], self.inner[stage])
+                    for stage, nodes in sorted(self.folds.items()) for node in nodes}
         if self.nest.column is not None:
             for node in operands:
                 self._keep(node.output, self.closing[self.stages[node.output]])
@@ -239,7 +247,8 @@ class _Emitter:
         work = math.prod(self.nest.extents) * max(1, sum(8 if n.op.transcendental else 1 for n in self.body.nodes))
         nothing = not any(v.type.size for v in self.body.outputs)
         extent = 0 if nothing else self.nest.work_items()
-        return Launch(KernelSource(name, text), tuple(self.table.words), extent, chunks_for(work, extent, threads), self.scratch)
+        chunks = chunks_for(work, extent, threads)
+        return Launch(KernelSource(name, text), tuple(self.table.words), extent, chunks, self.scratch)
 
     def _assemble(self, operands: Mapping[Node, str]) -> list[str]:
         nest = self.nest
@@ -267,7 +276,8 @@ class _Emitter:
         names = {node: self._accumulator(node) for node, _ in folds}
         start = [f"{name} = {identity(node)}" for node, name in names.items()]
         steps = [f"{names[node]} = {fold(node, names[node], operand)}" for node, operand in folds]
-        rounded = [f"{name} = {caster(node.output.dtype)}({name})" for node, name in names.items() if is_storage(node.output.dtype)]
+        rounded = [f"{name} = {caster(node.output.dtype)}({name})"
+                   for node, name in names.items() if is_storage(node.output.dtype)]
         return [*start, *self._walk([*self.inner[stage].text, *steps]), *rounded]
 
     def _column_stage(self, stage: int, folds: Sequence[tuple[Node, str]]) -> list[str]:
@@ -277,7 +287,8 @@ class _Emitter:
             start.append(f"store_{dtype}({row.name}, j, {identity(node)}, {row.scope})")
             sofar = f"load_{dtype}({row.name}, j, {row.scope})"
             steps.append(f"store_{dtype}({row.name}, j, {fold(node, sofar, operand)}, {row.scope})")
-        return [*_columns(start), *self._walk(_columns([*self.inner[stage].text, *steps])), *_columns(self.closing[stage + 1].text)]
+        walked = self._walk(_columns([*self.inner[stage].text, *steps]))
+        return [*_columns(start), *walked, *_columns(self.closing[stage + 1].text)]
 
 
 def _columns(lines: list[str]) -> list[str]:
@@ -291,7 +302,7 @@ def _indent(lines: Sequence[str]) -> list[str]:
 
 def _shown(body: Graph) -> str:
     """The ops of a body, for the name of its kernel."""
-    names = [n.op.name for n in body.nodes if n.op.kind not in (Kind.SOURCE, Kind.VIEW)] or [n.op.name for n in body.nodes]
+    names = [n.op.name for n in body.nodes if n.op.kind.launches] or [n.op.name for n in body.nodes]
     return "_".join(names if len(names) <= 4 else [*names[:2], f"x{len(names) - 3}", names[-1]])
 
 
@@ -304,4 +315,5 @@ def _summary(body: Graph) -> str:
         detail = {k: v for k, v in node.attrs.items() if k in ("axis", "keepdims", "dtype")}
         extra = "".join(f", {k}={v}" for k, v in detail.items())
         lines.append(f"    t{number} = {node.op.name}({operands}{extra})")
-    return "\n".join([f"One kernel for {len(body.nodes)} nodes:", "", *lines, f"    return {', '.join(names[v] for v in body.outputs)}", ""])
+    results = ", ".join(names[v] for v in body.outputs)
+    return "\n".join([f"One kernel for {len(body.nodes)} nodes:", "", *lines, f"    return {results}", ""])

@@ -1,6 +1,7 @@
 """Emit what moves elements: copies, padding, concatenation, gathering and scattering by position, running sums.
 
-Copies into a part of a result are loop nests with strides; the others are short kernels over (outer, axis, inner), operands packed.
+Copies into a part of a result are loop nests with strides; the others are short kernels over (outer, axis, inner),
+operands packed.
 """
 
 from __future__ import annotations
@@ -50,9 +51,13 @@ def emit_pad(node: Node, strides: Strides, threads: int) -> list[Launch]:
     place = row_major_strides(out.shape)
     start = sum(a * s for a, s in zip(node.attrs["low"], place, strict=True))
     steps = tuple(s * (gap + 1) for s, gap in zip(place, node.attrs["interior"], strict=True))
-    value = node.attrs["value"] if out.dtype.is_float else int(node.attrs["value"]) if math.isfinite(node.attrs["value"]) else 0
+    value = node.attrs["value"]
+    if not out.dtype.is_float:
+        value = int(value) if math.isfinite(value) else 0
     fill = _fill(out, value, threads)
-    return [fill] if x.size == 0 else [fill, emit_copy(x, strides[0], threads, Ref("input", 0), Ref("output", 0, start), steps)]
+    if x.size == 0:
+        return [fill]
+    return [fill, emit_copy(x, strides[0], threads, Ref("input", 0), Ref("output", 0, start), steps)]
 
 
 def emit_concat(node: Node, strides: Strides, threads: int) -> list[Launch]:
@@ -61,7 +66,8 @@ def emit_concat(node: Node, strides: Strides, threads: int) -> list[Launch]:
     axis, at, launches = node.attrs["axis"], 0, []
     for number, value in enumerate(node.inputs):
         if value.type.size:
-            launches.append(emit_copy(value.type, strides[number], threads, Ref("input", number), Ref("output", 0, at * place[axis]), place))
+            source, target = Ref("input", number), Ref("output", 0, at * place[axis])
+            launches.append(emit_copy(value.type, strides[number], threads, source, target, place))
         at += value.shape[axis]
     return launches
 
@@ -80,13 +86,15 @@ def emit_fold(node: Node, strides: Strides, threads: int) -> list[Launch]:
     for spot in product(*map(range, node.attrs["size"])):
         offset = sum(p * d * place[a] for p, d, a in zip(spot, node.attrs["dilation"], axes, strict=True))
         source = sum(p * s for p, s in zip(spot, strides[0][rank:], strict=True))
-        launch = emit_loops(body, [steps, strides[0][:rank]], {0: 0}, 1 if _overlaps(part.shape, steps) else threads, steps)
-        launches.append(_rewire(launch, [Ref("output", 0, offset), Ref("input", 0, source)], [Ref("output", 0, offset)]))
+        crew = 1 if _overlaps(part.shape, steps) else threads
+        launch = emit_loops(body, [steps, strides[0][:rank]], {0: 0}, crew, steps)
+        target = Ref("output", 0, offset)
+        launches.append(_rewire(launch, [target, Ref("input", 0, source)], [target]))
     return launches
 
 
 def _overlaps(shape: Sequence[int], steps: Sequence[int]) -> bool:
-    """Whether two points of a strided block might be one element (they are not for windows of one array, but do not rely on it)."""
+    """Whether two points of a strided block might be one element (windows of one array are not; do not rely on it)."""
     reach = 0
     for extent, step in sorted(zip(shape, steps, strict=True), key=lambda pair: pair[1]):
         if extent > 1 and step <= reach:
@@ -131,7 +139,8 @@ PUT_ALONG = """\
             for i in range(inner):
 """ + CHECK.replace("{at}", "(item * count + n) * inner + i").replace("        ", "                ") + """\
                 target = (item * extent + p) * inner + i
-                store_{T}(out, target, {cast}(load_{T}(out, target, 3) + load_{T}(more, (item * count + n) * inner + i, 2)), 3)
+                store_{T}(out, target, {cast}(load_{T}(out, target, 3) + \
+load_{T}(more, (item * count + n) * inner + i, 2)), 3)
 """
 
 CUMSUM = """\
@@ -158,7 +167,8 @@ BEST = """\
 POINTERS = {"x": 0, "index": 1, "more": 2}
 
 
-def _kernel(name: str, body: str, node: Node, operands: dict[str, int], integers: dict[str, int], extent: int, chunks: int) -> Launch:
+def _kernel(name: str, body: str, node: Node, operands: dict[str, int], integers: dict[str, int], extent: int,
+            chunks: int) -> Launch:
     words: list[Word] = []
     lines = []
     for label, number in operands.items():
@@ -199,7 +209,8 @@ def emit_scatter_add(node: Node, strides: Strides, threads: int) -> list[Launch]
     outer, extent, inner = _split(node.inputs[0].type, node.attrs["axis"])
     count = node.inputs[1].type.size
     base = emit_copy(node.inputs[0].type, strides[0], threads, Ref("input", 0), Ref("output", 0))
-    return [base, _kernel("scatter_add", SCATTER, node, {"index": 1, "more": 2}, {"extent": extent, "inner": inner, "count": count}, outer,
+    return [base, _kernel("scatter_add", SCATTER, node, {"index": 1, "more": 2},
+                          {"extent": extent, "inner": inner, "count": count}, outer,
                           chunks_for(outer * count * inner, outer, threads))]
 
 
@@ -208,7 +219,8 @@ def emit_take_along(node: Node, strides: Strides, threads: int) -> list[Launch]:
     axis = node.attrs["axis"]
     outer, extent, inner = _split(node.inputs[0].type, axis)
     count = node.inputs[1].shape[axis]
-    return [_kernel("take_along", TAKE_ALONG, node, {"x": 0, "index": 1}, {"extent": extent, "inner": inner, "count": count},
+    return [_kernel("take_along", TAKE_ALONG, node, {"x": 0, "index": 1},
+                    {"extent": extent, "inner": inner, "count": count},
                     outer * count, chunks_for(4 * outer * count * inner, outer * count, threads))]
 
 
@@ -218,14 +230,16 @@ def emit_put_along(node: Node, strides: Strides, threads: int) -> list[Launch]:
     outer, extent, inner = _split(node.inputs[0].type, axis)
     count = node.inputs[1].shape[axis]
     base = emit_copy(node.inputs[0].type, strides[0], threads, Ref("input", 0), Ref("output", 0))
-    return [base, _kernel("put_along", PUT_ALONG, node, {"index": 1, "more": 2}, {"extent": extent, "inner": inner, "count": count},
+    return [base, _kernel("put_along", PUT_ALONG, node, {"index": 1, "more": 2},
+                          {"extent": extent, "inner": inner, "count": count},
                           outer, chunks_for(4 * outer * count * inner, outer, threads))]
 
 
 def emit_cumsum(node: Node, strides: Strides, threads: int) -> list[Launch]:
     """Running sums."""
     outer, extent, inner = _split(node.inputs[0].type, node.attrs["axis"])
-    return [_kernel("cumsum", CUMSUM, node, {"x": 0}, {"extent": extent, "inner": inner}, outer, chunks_for(outer * extent * inner, outer, threads))]
+    return [_kernel("cumsum", CUMSUM, node, {"x": 0}, {"extent": extent, "inner": inner}, outer,
+                    chunks_for(outer * extent * inner, outer, threads))]
 
 
 def emit_position(node: Node, strides: Strides, threads: int) -> list[Launch]:
@@ -237,7 +251,8 @@ def emit_position(node: Node, strides: Strides, threads: int) -> list[Launch]:
 
 
 MOVES: dict[Any, Callable[[Node, Strides, int], list[Launch]]] = {
-    ops.pad: emit_pad, ops.concat: emit_concat, ops.fold: emit_fold, ops.take: emit_take, ops.scatter_add: emit_scatter_add,
-    ops.take_along: emit_take_along, ops.put_along: emit_put_along, ops.cumsum: emit_cumsum, ops.argmax: emit_position, ops.argmin: emit_position,
+    ops.pad: emit_pad, ops.concat: emit_concat, ops.fold: emit_fold, ops.take: emit_take,
+    ops.scatter_add: emit_scatter_add, ops.take_along: emit_take_along, ops.put_along: emit_put_along,
+    ops.cumsum: emit_cumsum, ops.argmax: emit_position, ops.argmin: emit_position,
 }
 STRIDED = {ops.pad, ops.concat, ops.fold}  # those that take operands as they lie

@@ -1,10 +1,12 @@
-"""The loops of a kernel: those of its domain, merged where every operand walks two as one, and the element that each operand is at.
+"""The loops of a kernel: those of its domain, merged where every operand walks two as one, and each operand's element.
 
 There are three styles of walking a nest:
 
-    points     nothing is folded. A work item is a point of the outer loops, and walks the innermost; if all is one loop, an item is an element
+    points     nothing is folded. A work item is a point of the outer loops, and walks the innermost; if all is one
+               loop, an item is an element
     rows       what is folded is innermost. An item walks its row, once for each stage
-    columns    what is folded lies further out. An item is a block of up to 512 columns, and walks down, with a scratch row for each fold
+    columns    what is folded lies further out. An item is a block of up to 512 columns, and walks down, with a scratch
+               row for each fold
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ class Nest:
                 self.places["out", value] = self.places[body.inputs[aliases[number]]]
         self._choose_style(runs)
 
-    def _places(self, strides: Sequence[tuple[int, ...]], out_strides: tuple[int, ...] | None) -> dict[Key, tuple[str, list[int]]]:
+    def _places(self, strides: Sequence[tuple[int, ...]],
+                out_strides: tuple[int, ...] | None) -> dict[Key, tuple[str, list[int]]]:
         """Name, and strides by unmerged loop."""
         found: dict[Key, tuple[str, list[int]]] = {}
         for number, (value, axes) in enumerate(zip(self.body.inputs, strides, strict=True)):
@@ -100,10 +103,10 @@ class Nest:
             self.items, self.walk = [k for k in kept if k != self.column], self.reduced
         self.innermost = self.column if self.column is not None else self.walk[-1] if self.walk else None
 
-    # -- where -----------------------------------------------------------------------------------------------------------
+    # -- where ---------------------------------------------------------------------------------------------------------
 
     def level(self, value: Value) -> str:
-        """Where in the nest a value is computed: "item" (once for each), "column" (once for each of a block), or "inner"."""
+        """Where in the nest a value is computed: "item" (once for each), "column" (for each of a block), or "inner"."""
         runs = {self.run_of[loop] for loop in self.domain.of(value)}
         if self.column is not None:
             return "inner" if runs & set(self.reduced) else "column"
@@ -132,7 +135,7 @@ class Nest:
         return [index] if stride == 1 and k == self.innermost else [f"{index} * {place.name}_s{k}"]
 
     def scratch_strides(self) -> tuple[list[int], int]:
-        """Strides of a row of scratch memory, and its length: the folded part of the domain, or the columns of a block."""
+        """Strides and length of a row of scratch memory: the folded part of the domain, or the columns of a block."""
         strides = [0] * len(self.extents)
         if self.column is not None:
             return strides, COLUMN_BLOCK
@@ -141,7 +144,7 @@ class Nest:
             strides[k], length = length, length * self.extents[k]
         return strides, length
 
-    # -- text ------------------------------------------------------------------------------------------------------------
+    # -- text ----------------------------------------------------------------------------------------------------------
 
     def unpack(self, table: ArgumentTable) -> None:
         """Read addresses, extents and strides from the table."""
@@ -166,7 +169,8 @@ class Nest:
         """From the number of the work item to the index of each of its loops, and the offsets there."""
         lines, rest = [], "item"
         if self.column is not None:
-            lines = [f"blocks = (n_{self.column} + {COLUMN_BLOCK - 1}) // {COLUMN_BLOCK}", f"first = item % blocks * {COLUMN_BLOCK}",
+            lines = [f"blocks = (n_{self.column} + {COLUMN_BLOCK - 1}) // {COLUMN_BLOCK}",
+                     f"first = item % blocks * {COLUMN_BLOCK}",
                      f"width = min({COLUMN_BLOCK}, n_{self.column} - first)", "row = item // blocks"]
             rest = "row"
         for k in reversed(self.items):

@@ -100,7 +100,7 @@ class _Pool:
         self.state = ctypes.c_int64(self.address)
         self.words = (ctypes.c_int64 * WORDS).from_address(self.address)
         self.cores = available_cores()
-        self.elsewhere: frozenset[int] = frozenset()  # where workers may run: not on the core of the thread that wakes them
+        self.elsewhere: frozenset[int] = frozenset()  # where workers may run: not on the waking thread's core
 
     def run(self, table: ctypes.c_int64, steps: ctypes.c_int64, threads: int, times: ctypes.c_int64) -> None:
         if threads == 1 or self.closing or not self.owner.acquire(blocking=False):
@@ -149,7 +149,7 @@ class _Pool:
                     self.bed.wait()
                 seen = self.epoch
                 away = self.elsewhere
-            if away:  # a thread that is woken begins on the core of the one that wakes it, and would stay there beside it
+            if away:  # a woken thread begins on the core of the one that wakes it, and would stay there beside it
                 os.sched_setaffinity(0, away)
 
     def close(self) -> None:
@@ -165,7 +165,7 @@ _making = threading.Lock()
 
 
 def _other_cores() -> frozenset[int]:
-    """The cores this process may use, less the one this thread is on; empty where the system does not tell or there is no other."""
+    """The cores this process may use, less the one this thread is on; empty if that is unknown or there is no other."""
     if _sched_getcpu is None:
         return frozenset()
     return frozenset(_allowed - {_sched_getcpu()})

@@ -3,11 +3,12 @@
     program = Program(graph, plan_memory(graph), threads=2)
     outputs = program([x_array, w_array])
 
-Every graph input must be a C-contiguous array of its type; donated ones are overwritten. Results are fresh arrays. Each call takes a *frame* (arena,
-argument words, step table) from a pool, so several Python threads may call one program at once.
+Every graph input must be a C-contiguous array of its type; donated ones are overwritten. Results are fresh arrays. Each
+call takes a *frame* (arena, argument words, step table) from a pool, so several Python threads may call one program at
+once.
 
-A position that is out of range (in `take`, `scatter_add`, …) raises IndexError, and nothing is lost: steps up to the last that checks positions run
-first, and donated inputs that one of them overwrites are put back.
+A position that is out of range (in `take`, `scatter_add`, …) raises IndexError, and nothing is lost: steps up to the
+last that checks positions run first, and donated inputs that one of them overwrites are put back.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Program:
         self._result_of = {graph.outputs[i]: i for i in reversed(self.fresh)}
         pending = self._emit()
         kernels = compile_kernels([launch.source for launch, _, _ in pending])
-        self.steps = tuple(Step(launch, node, kernel) for (launch, node, _), kernel in zip(pending, kernels, strict=True))
+        self.steps = tuple(Step(launch, node, kernel)
+                           for (launch, node, _), kernel in zip(pending, kernels, strict=True))
         self._lay_out([spots for _, _, spots in pending])
         self._checked, self._endangered = self._find_checks([spots for _, _, spots in pending])
         self.types = [(v.shape, v.dtype.np) for v in graph.outputs]
@@ -91,18 +93,23 @@ class Program:
     def _emit(self) -> list[tuple[Launch, Node | None, dict[Ref, _Spot]]]:
         found: list[tuple[Launch, Node | None, dict[Ref, _Spot]]] = []
         for node in self.graph.nodes:
-            if node.op.kind is Kind.SOURCE or (node.op.kind is Kind.VIEW and self.layouts[node.output].root is not node.output):
+            kind = node.op.kind
+            if kind is Kind.SOURCE or (kind is Kind.VIEW and self.layouts[node.output].root is not node.output):
                 continue
             aliases = self._aliases(node)
             strides = [self.layouts[v].strides for v in node.inputs]
             for launch in emit_node(node, strides, aliases, self.threads):
                 if launch.extent:
                     found.append((launch, node, self._wire(launch, node.inputs, node.outputs)))
-        for number, value in sorted(enumerate(self.graph.outputs), key=lambda pair: pair[0] in self.graph.donated):  # read inputs before they go
+        donated = self.graph.donated
+        for number, value in sorted(enumerate(self.graph.outputs), key=lambda pair: pair[0] in donated):
+            # donated ones come last: inputs are read before they go
             if not self._is_in_place(number, value) and value.type.size:
-                launch = emit_copy(value.type, self.layouts[value].strides, self.threads, Ref("input", 0), Ref("output", 0))
-                target = _Spot("input", self.graph.donated[number], 0) if number in self.graph.donated else _Spot("output", number, 0)
-                found.append((launch, None, {ref: target if ref.place == "output" else self._spot(value) for ref in _refs(launch)}))
+                layout = self.layouts[value]
+                launch = emit_copy(value.type, layout.strides, self.threads, Ref("input", 0), Ref("output", 0))
+                target = _Spot("input", donated[number], 0) if number in donated else _Spot("output", number, 0)
+                places = {"input": self._spot(value), "output": target}
+                found.append((launch, None, {ref: places[ref.place] for ref in _refs(launch)}))
         return found
 
     def _aliases(self, node: Node) -> dict[int, int]:
@@ -159,7 +166,8 @@ class Program:
         """The words of all steps in one template, and which of them hold addresses."""
         words: list[int] = []
         self._starts = []
-        fixups: dict[str, list[tuple[int, int, int]]] = {"arena": [], "scratch": [], "status": [], "input": [], "output": [], "constant": []}
+        fixups: dict[str, list[tuple[int, int, int]]] = {
+            "arena": [], "scratch": [], "status": [], "input": [], "output": [], "constant": []}
         for step, spots in zip(self.steps, wiring, strict=True):
             self._starts.append(len(words))
             for word in step.launch.words:
@@ -178,8 +186,10 @@ class Program:
         self._given = _columns(given)
 
     def _find_checks(self, wiring: Sequence[dict[Ref, _Spot]]) -> tuple[int, list[int]]:
-        """After how many steps all positions have been checked, and the donated inputs that are overwritten by then (0 and none if that
-        does not matter). The same positions need not be checked twice."""
+        """After how many steps all positions have been checked, and the donated inputs that are overwritten by then.
+
+        0 and none if that does not matter. The same positions need not be checked twice.
+        """
         donated = set(self.graph.donated.values())
         seen: set[object] = set()
         last = 0
@@ -188,7 +198,8 @@ class Program:
                 key = _checks(step.node)
                 last = last if key in seen else number + 1
                 seen.add(key)
-        written = {spot.number for spots in wiring[:last] for ref, spot in spots.items() if ref.place == "output" and spot.place == "input"}
+        written = {spot.number for spots in wiring[:last]
+                   for ref, spot in spots.items() if ref.place == "output" and spot.place == "input"}
         reused = {self._input_of[v] for step in self.steps[:last] if step.node is not None
                   for v in self._overwritten(step.node) if v in self._input_of}
         return last, sorted((written | reused) & donated)
@@ -233,21 +244,27 @@ class Program:
         written = set(self.graph.donated.values())
         for i in written:
             if not arrays[i].flags.writeable:
-                raise ShapeError(f"{self.graph.name} overwrites a tensor {self.graph.inputs[i].type} that is read-only; give it a copy")
+                raise ShapeError(f"{self.graph.name} overwrites a tensor {self.graph.inputs[i].type} "
+                                 "that is read-only; give it a copy")
         end, last = 0, -1
         for start, size, i in sorted((address_of(array), array.nbytes, i) for i, array in enumerate(arrays)):
             if start < end and size and (i in written or last in written):
                 if i in written and last in written:
-                    raise ShapeError(f"{self.graph.name} overwrites two tensors that share memory, inputs {last} and {i}")
+                    raise ShapeError(f"{self.graph.name} overwrites two tensors that share memory, "
+                                     f"inputs {last} and {i}")
                 other = last if i in written else i
                 arrays[other] = arrays[other].copy()
             if start + size > end:
                 end, last = start + size, i
 
     def run(self, arrays: Sequence[np.ndarray], addresses: list[int], times: int = 0) -> list[np.ndarray]:
-        """As calling, unchecked, with the addresses of the arrays already known; `times` is the address of an int64 a step for nanoseconds."""
+        """As calling, unchecked, with the addresses of the arrays already known.
+
+        `times` is the address of an int64 a step for nanoseconds.
+        """
         donated = self.graph.donated
-        results = [arrays[donated[i]] if i in donated else buffers.empty(shape, dtype) for i, (shape, dtype) in enumerate(self.types)]
+        results = [arrays[donated[i]] if i in donated else buffers.empty(shape, dtype)
+                   for i, (shape, dtype) in enumerate(self.types)]
         try:
             frame = self._frames.pop()
         except IndexError:
@@ -277,17 +294,20 @@ class Program:
             for array, old in before:
                 array[...] = old
             return
-        pool.run(frame.table_address + ROW_BYTES * first, len(self.steps) - first, self.threads, times and times + 8 * first)
+        rest = frame.table_address + ROW_BYTES * first
+        pool.run(rest, len(self.steps) - first, self.threads, times and times + 8 * first)
 
     def _out_of_range(self) -> str:
-        users = [s.node for s in self.steps if s.node is not None and any(isinstance(w, Status) for w in s.launch.words)]
-        inside = [n for u in users for n in (u.body.nodes if u.body is not None else [u]) if n is u or "extent" in n.attrs]
+        users = [s.node for s in self.steps
+                 if s.node is not None and any(isinstance(w, Status) for w in s.launch.words)]
+        inside = [n for u in users
+                  for n in (u.body.nodes if u.body is not None else [u]) if n is u or "extent" in n.attrs]
         lines = "; ".join(dict.fromkeys(f"{n.op} at {n.source}" if n.source else str(n.op) for n in inside))
-        return (f"{self.graph.name}: a position or label is out of range in {lines}; it must be less than the extent of "
-                "the axis it indexes (labels: one of the classes, from 0)")
+        return (f"{self.graph.name}: a position or label is out of range in {lines}; it must be less than the extent "
+                "of the axis it indexes (labels: one of the classes, from 0)")
 
     def touched_bytes(self, arrays: Sequence[np.ndarray]) -> int:
-        """Run once on an arena filled with a pattern, and tell how far up it was written: the measured high-water mark."""
+        """Run once on an arena filled with a pattern; how far up it was written: the measured high-water mark."""
         high = 0
         for pattern in (0x5A, 0xA5):
             frame = _Frame(self)
@@ -301,7 +321,9 @@ class Program:
 
 def _checks(node: Node) -> object:
     """What a node checks: which positions, against which extent."""
-    return node if node.body is not None or "axis" not in node.attrs else (node.inputs[1], node.inputs[0].shape[node.attrs["axis"]])
+    if node.body is not None or "axis" not in node.attrs:
+        return node
+    return node.inputs[1], node.inputs[0].shape[node.attrs["axis"]]
 
 
 ROW_BYTES = 32  # of the step table: kernel, arguments, extent, chunks
@@ -358,7 +380,7 @@ def _is_quick_right() -> bool:
     return all(_quick_address(a) == _official_address(a) for a in (block, block[1:], block.T, np.array(3.0)))
 
 
-# Asked the official way, an array takes 0.9 us to tell its address: more than a small kernel. In its struct it is 0.2 us.
+# Asked the official way, an array takes 0.9 us to tell its address: more than a small kernel. Its struct takes 0.2 us.
 address_of: Callable[[np.ndarray], int] = _quick_address if _is_quick_right() else _official_address
 
 

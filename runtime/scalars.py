@@ -1,4 +1,4 @@
-"""Scalar functions of the vocabulary that are neither Python operators nor transcendental: sign, floor_div, shifts, random numbers.
+"""Scalar functions that are neither Python operators nor transcendental: sign, floor_div, shifts, random numbers.
 
 Each ends in the element type it is for (`sign_f32`), so that an op's kernel text can name it by its operand's type.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .lowlevel import bool_, f32, f64, i16, i32, i64, i8, select, store_i64, u8
+from .lowlevel import bool_, f32, f64, i8, i16, i32, i64, select, store_i64, u8
 
 OPTIONS = {"error_model": "numpy", "forceinline": True, "nogil": True, "fastmath": False}  # else it is the caller's
 FOLD_OPTIONS = {**OPTIONS, "fastmath": {"reassoc", "nsz"}}
@@ -86,7 +86,8 @@ def _shifts(cast: Any, width: int) -> dict[str, Any]:
     def whole(x: Any) -> Any:
         return x
 
-    return {"pow": power, "floor": whole, "ceil": whole, "rint": whole, "shift_left": shift_left, "shift_right": shift_right, "invert": invert}
+    return {"pow": power, "floor": whole, "ceil": whole, "rint": whole,
+            "shift_left": shift_left, "shift_right": shift_right, "invert": invert}
 
 
 for _name in CASTS:

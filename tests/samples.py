@@ -859,7 +859,10 @@ ENTRIES: dict[str, Entry] = {
         bad=[Bad((some(2),), DTypeError, "'f31' is not a dtype of tinytorch; expected one of", {"dtype": "f31"})],
     ),
     "in_range": Entry(
-        [Sample((np.array(v, d),), {"extent": 3}) for v, d in (([0, 2, 1], "i8"), ([[1], [2]], "i4"), (2, "i8"), ([], "u1"))],
+        [
+            Sample((np.array(v, d),), {"extent": 3})
+            for v, d in (([0, 2, 1], "i8"), ([[1], [2]], "i4"), (2, "i8"), ([], "u1"))
+        ],
         meaning=lambda x, extent: x.copy(),
         grad=(),
         counted=MOVES,

@@ -60,7 +60,8 @@ def test_nested_containers() -> None:
         assert none is None
         return {"sum": x + y, "rest": [Pair(pair.left * 2, (x, None)), "static", 3], "pair": pair}
 
-    agree(function, {"x": tt.tensor(numbers(2, 3)), "more": (tt.tensor(numbers(3)), None)}, Pair(tt.tensor(numbers(2)), tt.tensor([1, 2])))
+    nested = {"x": tt.tensor(numbers(2, 3)), "more": (tt.tensor(numbers(3)), None)}
+    agree(function, nested, Pair(tt.tensor(numbers(2)), tt.tensor([1, 2])))
 
 
 def test_keywords_static_arguments_and_floats() -> None:
@@ -72,10 +73,10 @@ def test_keywords_static_arguments_and_floats() -> None:
     x = tt.tensor(numbers(4))
     fast = agree(function, x, scale=0.5, times=3, mode="add")
     assert len(fast.entries) == 1
-    np.testing.assert_allclose(fast(x, scale=0.25, times=3, mode="add").numpy(), function(x, scale=0.25, times=3, mode="add").numpy(), 1e-6)
-    assert len(fast.entries) == 1, "a float is an input: another one needs no other program"
-    np.testing.assert_allclose(fast(x, scale=0.5, times=1, mode="sub").numpy(), function(x, scale=0.5, times=1, mode="sub").numpy(), 1e-6)
-    assert len(fast.entries) == 2
+    for scale, times, mode, programs in (0.25, 3, "add", 1), (0.5, 1, "sub", 2):
+        result, expected = (f(x, scale=scale, times=times, mode=mode).numpy() for f in (fast, function))
+        np.testing.assert_allclose(result, expected, 1e-6)
+        assert len(fast.entries) == programs, "a float is an input: another one needs no other program"
 
 
 def test_static_arguments_by_name_and_position() -> None:
@@ -130,8 +131,8 @@ def test_results_that_are_inputs_views_constants_and_repeated() -> None:
 
 
 @pytest.mark.parametrize("view", [
-    lambda a: a[::-1], lambda a: a.T.copy().T, lambda a: np.repeat(a, 2, 1)[:, ::2], lambda a: np.broadcast_to(a[:1], a.shape),
-    lambda a: _frozen(a), lambda a: _unaligned(a)])  # fmt: skip
+    lambda a: a[::-1], lambda a: a.T.copy().T, lambda a: np.repeat(a, 2, 1)[:, ::2],
+    lambda a: np.broadcast_to(a[:1], a.shape), lambda a: _frozen(a), lambda a: _unaligned(a)])  # fmt: skip
 def test_arguments_of_any_layout(view: Callable[[Array], Array]) -> None:
     array = view(numbers(4, 6))
     before = array.copy()
@@ -179,7 +180,8 @@ def test_half_precision_is_rounded_as_eager_rounds_it() -> None:
 
 def test_integers_and_booleans() -> None:
     x = tt.tensor(np.array([[1, -2, 3], [250, 7, 0]]))
-    agree(lambda x: (x * 3 // 2, x % 7, x.sum(1), x > 2, (x > 2) & (x < 100), x.to("u8") + 9, x.max(1), x.argmax(1), -x), x)
+    agree(lambda x: (x * 3 // 2, x % 7, x.sum(1), x > 2, (x > 2) & (x < 100), x.to("u8") + 9, x.max(1), x.argmax(1),
+                     -x), x)
 
 
 # -- state -------------------------------------------------------------------------------------------------------------
@@ -345,7 +347,8 @@ def batch(size: int = 64, seed: int = 0) -> tuple[Any, Any]:
 
 
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
-    "sgd": lambda p: optim.SGD(p, lr=0.1), "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9), "adam": lambda p: optim.Adam(p, lr=1e-3)}
+    "sgd": lambda p: optim.SGD(p, lr=0.1), "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
+    "adam": lambda p: optim.Adam(p, lr=1e-3)}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -66,7 +66,8 @@ def test_many_random_graphs(graph: Graph) -> None:
 
 
 @settings(max_examples=15)
-@given(graph=graphs(max_nodes=14, steps=("unary", "binary", "number", "reduce", "broadcast", "reshape", "compare", "choose")))
+@given(graph=graphs(max_nodes=14, steps=("unary", "binary", "number", "reduce", "broadcast", "reshape", "compare",
+                                         "choose")))
 def test_random_loop_nests(graph: Graph) -> None:
     check(graph, ("train", 1, True), ("train", 1, False))
 
@@ -93,8 +94,9 @@ def test_wrong_arguments_are_refused() -> None:
     made = ready(program(lambda x, y: x + y, f32[2, 3], f32[(3,)]))
     x, y = np.zeros((2, 3), np.float32), np.zeros(3, np.float32)
     made([x, y])
-    for wrong, message in (([x], "takes 2 arrays, got 1"), ([x.astype(np.float64), y], "got float64"), ([y, y], r"got float32\[3\]"),
-                           ([np.asfortranarray(x), y], "strides"), ([[1.0], y], "got list")):
+    for wrong, message in (([x], "takes 2 arrays, got 1"), ([x.astype(np.float64), y], "got float64"),
+                           ([y, y], r"got float32\[3\]"), ([np.asfortranarray(x), y], "strides"),
+                           ([[1.0], y], "got list")):
         with pytest.raises(ShapeError, match=message):
             made(wrong)
     w = np.ones(3, np.float32)
@@ -179,7 +181,8 @@ def test_an_operand_that_a_later_stage_reads_is_not_overwritten() -> None:
 
 
 def test_a_product_does_not_overwrite_its_operand() -> None:
-    check(program(lambda x, w: ops.cumsum(ops.relu(ops.cumsum(x, 0) @ w), 0), f32[16, 16], f32[16, 16]), ("train", 1, True))
+    graph = program(lambda x, w: ops.cumsum(ops.relu(ops.cumsum(x, 0) @ w), 0), f32[16, 16], f32[16, 16])
+    check(graph, ("train", 1, True))
 
 
 def test_a_result_that_is_returned_and_donated_does_not_overwrite_its_operand() -> None:
@@ -232,7 +235,8 @@ def elsewhere(**settings_: str) -> str:
     """What the model above prints in a process with these settings."""
     import os
 
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(MODEL)], capture_output=True, text=True, env=os.environ | settings_, timeout=120)
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(MODEL)], capture_output=True, text=True,
+                         env=os.environ | settings_, timeout=120)
     assert run.returncode == 0, run.stderr[-3000:]
     return run.stdout.strip()
 

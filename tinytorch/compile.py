@@ -1,13 +1,14 @@
 """`tt.trace` and `tt.compile`: the only place where tracing, passes and the runtime meet.
 
-    fast = tt.compile(model)                     # a function, a module, or a whole training step; also a decorator
-    fast(x)                                      # the first call of a kind traces, optimises and compiles; the others just run
-    fast.graph, fast.history, fast.kernels       # what became of it
-    print(fast.explain())                        # each kernel: nodes, source, time, FLOPs, bytes, distance from the roofline
+    fast = tt.compile(model)                # a function, a module, or a whole training step; also a decorator
+    fast(x)                                 # the first call of a kind traces, optimises, compiles; later ones just run
+    fast.graph, fast.history, fast.kernels  # what became of it
+    print(fast.explain())                   # each kernel: nodes, source, time, FLOPs, bytes, distance from the roofline
 
-A call looks its program up by the types of its arguments. Tensors that the function finds elsewhere (parameters, optimiser state, the random
-generator) are inputs too, read anew at each call; those that it overwrites are updated in place. After a compiled training step `.grad` of the
-parameters it updated is None: return gradients if you want to see them.
+A call looks its program up by the types of its arguments. Tensors that the function finds elsewhere (parameters,
+optimiser state, the random generator) are inputs too, read anew at each call; those that it overwrites are updated in
+place. After a compiled training step `.grad` of the parameters it updated is None: return gradients if you want to see
+them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,16 +43,18 @@ from tinytorch.passes import (
 )
 
 from .backward import CompiledCall, attach_backward
+from .surroundings import Surroundings
 from .tensor import Tensor, grad_mode
 
 LOWERING = (ExpandComposites(), PackOperands())  # what the runtime cannot do without
-STANDARD = (Simplify(), FoldConstants(), ExpandComposites(), Simplify(), AssignLayout(), MergeCommon(), RemoveDead(), Fuse(), PackOperands())
+STANDARD = (Simplify(), FoldConstants(), ExpandComposites(), Simplify(), AssignLayout(), MergeCommon(), RemoveDead(),
+            Fuse(), PackOperands())
 PIPELINES: dict[str, tuple[Any, ...]] = {"train": STANDARD, "infer": STANDARD, "none": LOWERING}
 
 
 def trace(function: Callable[..., Any], *examples: Any, static: Sequence[str | int] = (), **keywords: Any) -> Graph:
     """The graph of a function or module for arguments like these; see `tinytorch.frontends.trace`."""
-    found = _Surroundings(function)
+    found = Surroundings(function)
     with _Grads(found.parameters()):
         return trace_function(function, examples, keywords, handle=Tensor, static=static, names=found.names(),
                               bind_keyword_only=True).graph
@@ -96,8 +99,10 @@ class Entry:
         from tinytorch.runtime.program import address_of  # heavy: not at import
 
         self.address_of = address_of
-        self.differentiable = any(self.traced.needs_grad)
-        self.is_plain = self.traced.out_tree is LEAF and self.traced.out_static == (TENSOR,) and not self.traced.mutated and not self.traced.extra
+        traced = self.traced
+        self.differentiable = any(traced.needs_grad)
+        one_tensor = traced.out_tree is LEAF and traced.out_static == (TENSOR,)
+        self.is_plain = one_tensor and not traced.mutated and not traced.extra
         self.seen = [(t, t.payload.shape, t.payload.dtype) for t in self.owners if isinstance(t, Tensor)]
 
     def call(self, position: int) -> CompiledCall:
@@ -109,7 +114,9 @@ class Entry:
         for tensor, empty in self.guards:
             if (tensor.grad is None) is not empty:
                 return False
-        return all(t.payload.shape == shape and t.payload.dtype == dtype for t, shape, dtype in self.seen) if self.seen else True
+        if not self.seen:
+            return True
+        return all(t.payload.shape == shape and t.payload.dtype == dtype for t, shape, dtype in self.seen)
 
 
 @dataclass(frozen=True)
@@ -120,23 +127,27 @@ class GradOf:
 
 
 class Compiled:
-    """A compiled function; see `compile`. Safe to call from several threads at once, if the threads do not overwrite the same tensors."""
+    """A compiled function; see `compile`.
 
-    def __init__(self, function: Callable[..., Any], pipeline: Pipeline, static: tuple[str | int, ...], threads: int | None) -> None:
+    Safe to call from several threads at once, if the threads do not overwrite the same tensors.
+    """
+
+    def __init__(self, function: Callable[..., Any], pipeline: Pipeline, static: tuple[str | int, ...],
+                 threads: int | None) -> None:
         self.function, self.pipeline, self.static, self.threads = function, pipeline, static, threads
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = getattr(function, "__doc__", None)
         self.entries: dict[Any, list[Entry]] = {}
         self.latest: Entry | None = None
         self._lock = threading.RLock()
-        self._found: _Surroundings | None = None
+        self._found: Surroundings | None = None
         self._modules: list[Any] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if isinstance(current(), Builder):
             return self.function(*args, **kwargs)  # inside another trace we are just a function
         if self._found is None:
-            self._found = _Surroundings(self.function)
+            self._found = Surroundings(self.function)
             self._modules = self._found.all_modules()
         leaves: Sequence[Any] = args
         tree: Tree | int = len(args)  # of tensors and nothing else, which is the usual case
@@ -217,8 +228,8 @@ class Compiled:
             hash(key)
         except TypeError:
             odd = [type(leaf).__name__ for leaf in leaves if not is_traceable(leaf)]
-            raise TracingError(f"{self.__name__}: arguments must be tensors, arrays, floats, or hashable values to specialise on; "
-                               f"got {odd}") from None
+            raise TracingError(f"{self.__name__}: arguments must be tensors, arrays, floats, or hashable values to "
+                               f"specialise on; got {odd}") from None
         return key
 
     def _run(self, entry: Entry, leaves: Sequence[Any]) -> Any:
@@ -243,7 +254,7 @@ class Compiled:
         count = len(results) - len(traced.mutated) - len(traced.extra)
         for owner in traced.mutated:
             owner.version += 1  # type: ignore[attr-defined]
-        for key, result in zip(traced.extra, results[len(results) - len(traced.extra):] if traced.extra else (), strict=True):
+        for key, result in zip(traced.extra, results[count + len(traced.mutated):], strict=True):
             owner = leaves[entry.args[key]] if isinstance(key, int) else key
             if isinstance(owner, Tensor):  # a gradient that the function left behind
                 fresh = Tensor(result)
@@ -261,24 +272,29 @@ class Compiled:
     def _prepare(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Entry:
         from tinytorch.runtime.program import Program
 
-        found = _Surroundings(self.function)
+        found = Surroundings(self.function)
         parameters = found.parameters()
         start = time.perf_counter()
         with _Grads(parameters) as grads:
-            traced = trace_function(self.function, args, kwargs, handle=Tensor, static=self.static, names=found.names(), after=grads.outputs)
+            traced = trace_function(self.function, args, kwargs, handle=Tensor, static=self.static, names=found.names(),
+                                    after=grads.outputs)
         after_trace = time.perf_counter()
         graph, history = self.pipeline.run(traced.graph)
         plan = plan_memory(graph)
         after_passes = time.perf_counter()
         program = Program(graph, plan, self.threads)
-        seconds = {"trace": after_trace - start, "passes": after_passes - after_trace, "kernels": time.perf_counter() - after_passes}
-        owners = dict(zip((v for v in traced.graph.inputs if v in traced.graph.bound), traced.captured, strict=True))
+        seconds = {"trace": after_trace - start, "passes": after_passes - after_trace,
+                   "kernels": time.perf_counter() - after_passes}
+        captured = dict(zip((v for v in traced.graph.inputs if v in traced.graph.bound), traced.captured, strict=True))
         leaves, _ = flatten((args, dict(kwargs)) if kwargs else args)
-        numbers = [i for i, leaf in enumerate(leaves) if is_traceable(leaf) and i not in self._static_leaves(args, kwargs)]
+        fixed = self._static_leaves(args, kwargs)
+        numbers = [i for i, leaf in enumerate(leaves) if is_traceable(leaf) and i not in fixed]
         free = [v for v in graph.inputs if v not in graph.bound]
-        entry = Entry(traced, history, program, numbers, [self._owner(v, owners, graph, grads) for v in graph.inputs if v in graph.bound], seconds)
         assert len(free) == len(numbers), "every traceable leaf is an input"
-        entry.guards = [(t, grads.before[id(t)] is None) for t in parameters if id(t) in {id(o) for o in traced.captured}]
+        owners = [self._owner(v, captured, graph, grads) for v in graph.inputs if v in graph.bound]
+        entry = Entry(traced, history, program, numbers, owners, seconds)
+        read = {id(owner) for owner in traced.captured}
+        entry.guards = [(t, grads.before[id(t)] is None) for t in parameters if id(t) in read]
         self.latest = entry
         return entry
 
@@ -335,59 +351,3 @@ class _Grads:
     def __exit__(self, *exc: object) -> None:
         for tensor in self.parameters:
             tensor.grad = self.before[id(tensor)]
-
-
-class _Surroundings:
-    """The modules and optimisers that a function can see: in its closure, its globals, its `self`, its defaults."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._seen: set[int] = set()
-        self.things = dict(self._visible(function))
-
-    def _visible(self, function: Any) -> Iterator[tuple[str, Any]]:
-        if isinstance(function, Compiled):
-            function = function.function
-        if id(function) in self._seen:
-            return
-        self._seen.add(id(function))
-        if hasattr(function, "named_parameters"):
-            yield "", function
-            return
-        owner = getattr(function, "__self__", None)
-        if owner is not None and hasattr(owner, "named_parameters"):
-            yield "", owner
-        plain = inspect.unwrap(getattr(function, "__func__", function))
-        try:
-            found = inspect.getclosurevars(plain)
-        except (TypeError, ValueError):
-            return
-        for name, thing in {**found.globals, **found.nonlocals}.items():
-            parts = thing.items() if type(thing) is dict else enumerate(thing) if type(thing) in (list, tuple) else ()
-            for label, part in [(name, thing), *((f"{name}_{key}", part) for key, part in parts)]:
-                if isinstance(part, Compiled):
-                    yield from self._visible(part.function)
-                elif isinstance(part, Tensor) or hasattr(part, "named_parameters") or hasattr(part, "named_state"):
-                    yield label, part
-
-    def _named(self) -> Iterator[tuple[str, Tensor]]:
-        for name, thing in self.things.items():
-            if isinstance(thing, Tensor):
-                yield name, thing
-                continue
-            lists = [getattr(thing, method) for method in ("named_parameters", "named_buffers", "named_state") if hasattr(thing, method)]
-            for listing in lists:
-                for key, tensor in listing():
-                    yield f"{name}_{key}" if name and len(self.things) > 1 and hasattr(thing, "named_state") else key, tensor
-
-    def names(self) -> dict[int, str]:
-        """A name for each tensor, by id."""
-        return {id(tensor): name for name, tensor in reversed(list(self._named()))}
-
-    def parameters(self) -> list[Tensor]:
-        """The tensors that may have gradients."""
-        return list({id(t): t for _, t in self._named() if t.requires_grad}.values())
-
-    def all_modules(self) -> list[Any]:
-        """Every module, whose training flag is part of a program's key."""
-        return [m for thing in self.things.values() if hasattr(thing, "modules") for m in thing.modules()]
-

@@ -19,9 +19,9 @@ from .define import Prepared, attributes, lift, pointwise
 
 __all__ = [
     "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "ceil", "cos", "detach", "div",
-    "eq", "erf", "exp", "expm1", "floor", "floor_div", "ge", "gt", "in_range", "le", "left_shift", "log", "log1p", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mod", "mul", "ne", "neg", "pow",
-    "right_shift", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "sub", "tanh", "where",
+    "eq", "erf", "exp", "expm1", "floor", "floor_div", "ge", "gt", "in_range", "le", "left_shift", "log", "log1p",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mod", "mul", "ne", "neg",
+    "pow", "right_shift", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "sub", "tanh", "where",
 ]
 
 
@@ -172,5 +172,6 @@ def _in_range_infer(x: TensorType, *, extent: int) -> TensorType:
 
 in_range = Op(
     name="in_range", kind=Kind.POINTWISE, doc="x itself; IndexError if an element is not one of 0 … extent - 1",
-    prepare=attributes(lambda x, extent: ((lift(x),), {"extent": int(extent)})), infer=_in_range_infer, eval=_in_range_eval,
+    prepare=attributes(lambda x, extent: ((lift(x),), {"extent": int(extent)})),
+    infer=_in_range_infer, eval=_in_range_eval,
     scalar="in_range({0}, {extent}, status)", vjp=_flat)
