@@ -32,3 +32,8 @@ def debug() -> int:
 def verify_level() -> int:
     """0 trusts every pass, 1 verifies each result, 2 also runs old and new graph on random inputs."""
     return _integer("TINYTORCH_VERIFY", 1, range(3))
+
+
+def threads(default: int, most: int) -> int:
+    """How many threads run a program."""
+    return _integer("TINYTORCH_THREADS", default, range(1, most + 1))

@@ -41,6 +41,7 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 
+from tinytorch.ir.errors import SettingError
 from tinytorch.ir.files import write_atomically
 
 MAGIC = b"tinytorch object 1\n"
@@ -110,7 +111,7 @@ def isa() -> str:
     """The instruction set this process generates for, from `TINYTORCH_ISA`; fixed at its first use."""
     chosen = os.environ.get("TINYTORCH_ISA") or "native"
     if chosen not in ("native", *CPU_OF_ISA):
-        raise ValueError(f"TINYTORCH_ISA={chosen!r}: expected native, avx2 or generic")
+        raise SettingError(f"TINYTORCH_ISA={chosen!r}: expected native, avx2 or generic; unset it for native")
     if chosen == "native" or platform.machine() not in ("x86_64", "AMD64"):
         return "native"
     if chosen == "avx2" and not _host_features().get("avx2"):

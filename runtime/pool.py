@@ -30,6 +30,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tinytorch.ir import config
+
 from .build import ENTRY, KernelSource, compile_kernels, interpreted
 
 # Words of the shared state. The ticket and the job share one cache line, so that a claim brings the job along.
@@ -65,7 +67,7 @@ def get_num_threads() -> int:
     """The number of threads a program uses: as set, else `TINYTORCH_THREADS`, else the cores this process may use."""
     if _threads is not None:
         return _threads
-    return _checked(int(os.environ.get("TINYTORCH_THREADS") or min(available_cores(), MAX_THREADS)))
+    return config.threads(min(available_cores(), MAX_THREADS), MAX_THREADS)
 
 
 def set_num_threads(threads: int) -> None:

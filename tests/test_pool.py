@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinytorch.ir.errors import SettingError
 from tinytorch.runtime import pool
 from tinytorch.runtime.build import KernelSource, compile_kernels
 
@@ -225,3 +226,11 @@ def test_runs_from_a_thread_that_outlives_main() -> None:
 
 def test_driver_without_numba() -> None:
     assert python("t.run(4)\nt.check(1, 4)\nprint('right')", NUMBA_DISABLE_JIT="1") == "right\n"
+
+
+@pytest.mark.parametrize("setting", ["abc", "0", "1000", "-1"])
+def test_a_setting_that_is_no_number_of_threads_is_an_error(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYTORCH_THREADS", setting)
+    monkeypatch.setattr(pool, "_threads", None)
+    with pytest.raises(SettingError, match=f"TINYTORCH_THREADS='{setting}': expected an integer from 1 to 256"):
+        pool.get_num_threads()
