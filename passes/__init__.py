@@ -16,8 +16,10 @@ from .plan_memory import plan_memory
 from .remove_dead import RemoveDead
 from .rewrite import By, Rule, Table, rewrite
 from .simplify import Simplify
+from .standard import LOWERING, PIPELINES, STANDARD
 
 __all__ = [
+    "LOWERING", "PIPELINES", "STANDARD",
     "AssignLayout", "By", "Differentiate", "ExpandComposites", "FoldConstants", "Fuse", "History", "MergeCommon",
     "PackOperands", "Pass", "Pipeline", "RemoveDead", "Rule", "Simplify", "Stage", "Table", "check_same_meaning",
     "find_culprit", "launches", "plan_memory", "reverse", "rewrite",

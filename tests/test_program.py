@@ -15,12 +15,10 @@ from realistic_graphs import mlp_step, transformer_block
 import tinytorch.compile  # noqa: F401 (the package's own pipelines)
 from tinytorch.ir import Graph, f32, i64, ops
 from tinytorch.ir.errors import ShapeError
-from tinytorch.passes import PackOperands, Pipeline, plan_memory
+from tinytorch.passes import PIPELINES, PackOperands, Pipeline, plan_memory
 from tinytorch.passes.compare import _evaluate_somehow, compare_results
 from tinytorch.runtime import pool
 from tinytorch.runtime.program import IDLE_FRAMES, Program, _official_address, address_of
-
-PIPELINES = sys.modules["tinytorch.compile"].PIPELINES
 
 
 def ready(graph: Graph, pipeline: str = "train", threads: int = 1, in_place: bool = True) -> Program:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinytorch.ir import Builder, Kind, Recorder, ops
-from tinytorch.passes import Pipeline, plan_memory
+from tinytorch.passes import PIPELINES, Pipeline, plan_memory
 from tinytorch.passes.autodiff import inline, reverse
 
 from .tensor import Tensor, as_tensor, grad_mode
@@ -42,7 +42,6 @@ class CompiledCall:
     def _compile(self, wanted: Sequence[int]) -> Any:
         from tinytorch.runtime.program import Program
 
-        from .compile import PIPELINES
 
         graph = self.entry.traced.graph
         build = Builder(f"{graph.name}_backward")

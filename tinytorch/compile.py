@@ -28,28 +28,11 @@ from tinytorch.frontends.tree import LEAF, Tree, flatten
 from tinytorch.ir import Graph, Value, current
 from tinytorch.ir.errors import TracingError
 from tinytorch.ir.interp import Builder
-from tinytorch.passes import (
-    AssignLayout,
-    ExpandComposites,
-    FoldConstants,
-    Fuse,
-    History,
-    MergeCommon,
-    PackOperands,
-    Pipeline,
-    RemoveDead,
-    Simplify,
-    plan_memory,
-)
+from tinytorch.passes import LOWERING, PIPELINES, History, Pipeline, plan_memory
 
 from .backward import CompiledCall, attach_backward
 from .surroundings import Surroundings
 from .tensor import Tensor, grad_mode
-
-LOWERING = (ExpandComposites(), PackOperands())  # what the runtime cannot do without
-STANDARD = (Simplify(), FoldConstants(), ExpandComposites(), Simplify(), AssignLayout(), MergeCommon(), RemoveDead(),
-            Fuse(), PackOperands())
-PIPELINES: dict[str, tuple[Any, ...]] = {"train": STANDARD, "infer": STANDARD, "none": LOWERING}
 
 
 def trace(function: Callable[..., Any], *examples: Any, static: Sequence[str | int] = (), **keywords: Any) -> Graph:

@@ -24,9 +24,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tinytorch.compile import PIPELINES, trace
+from tinytorch.compile import trace
 from tinytorch.ir import Graph
-from tinytorch.passes import History, Pipeline
+from tinytorch.passes import PIPELINES, History, Pipeline
 
 HELP = "[b]FILE.ttg[/b], [b]file.py:name[/b] or [b]module:name[/b]"
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help=HELP)]
