@@ -98,11 +98,10 @@ def _conv2d_expand(x: Any, weight: Any, *, stride: Shape, padding: Shape, dilati
         x = pad(x, (0, 0, *padding), (0, 0, *padding))
     view = windows(x, axes=(2, 3), size=(kh, kw), step=stride, dilation=dilation)  # (batch, channels, oh, ow, kh, kw)
     oh, ow = view.shape[2:4]
-    columns = transpose(reshape(view, (batch, groups, inner, oh, ow, kh, kw)), (1, 0, 3, 4, 2, 5, 6))
-    columns = reshape(columns, (groups, batch * oh * ow, inner * kh * kw))
-    rows = reshape(weight, (groups, out // groups, inner * kh * kw))
-    y = matmul(columns, rows, False, True)  # (groups, batch·oh·ow, out / groups)
-    return reshape(transpose(reshape(y, (groups, batch, oh, ow, out // groups)), (1, 0, 4, 2, 3)), (batch, out, oh, ow))
+    columns = transpose(view, (0, 1, 4, 5, 2, 3))  # rows of pixels stay rows, so that copying is fast
+    columns = reshape(columns, (batch, groups, inner * kh * kw, oh * ow))
+    rows = reshape(weight, (1, groups, out // groups, inner * kh * kw))
+    return reshape(matmul(rows, columns), (batch, out, oh, ow))
 
 
 def _conv2d_flops(out: TensorType, x: TensorType, weight: TensorType, **_: Any) -> int:

@@ -11,15 +11,39 @@
 
 from tinytorch.tensor import Parameter
 
-from . import functional, init
-from .activations import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
-from .containers import ModuleList, Sequential
-from .layers import Dropout, Embedding, Flatten, Identity, LayerNorm, Linear
-from .losses import CrossEntropyLoss, MSELoss
-from .module import Module
+from . import (
+    activations, attention, containers, convolution, functional, gpt, init, layers, llama, losses, module,
+    normalization, pooling, positional, recurrent, summarize, transformer,
+)
+from .activations import *
+from .attention import *
+from .containers import *
+from .convolution import *
+from .gpt import *
+from .layers import *
+from .llama import *
+from .losses import *
+from .module import *
+from .normalization import *
+from .pooling import *
+from .positional import *
+from .recurrent import *
+from .summarize import *
+from .transformer import *
 
-__all__ = [
-    "GELU", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "Identity", "LayerNorm", "LeakyReLU", "Linear",
-    "LogSoftmax", "MSELoss", "Module", "ModuleList", "Parameter", "ReLU", "Sequential", "SiLU", "Sigmoid", "Softmax",
-    "Softplus", "Tanh", "functional", "init",
-]
+__all__ = ["Parameter", "functional", "init"]  # and what each file lists
+__all__ += activations.__all__
+__all__ += attention.__all__
+__all__ += containers.__all__
+__all__ += convolution.__all__
+__all__ += gpt.__all__
+__all__ += layers.__all__
+__all__ += llama.__all__
+__all__ += losses.__all__
+__all__ += module.__all__
+__all__ += normalization.__all__
+__all__ += pooling.__all__
+__all__ += positional.__all__
+__all__ += recurrent.__all__
+__all__ += summarize.__all__
+__all__ += transformer.__all__

@@ -9,6 +9,8 @@ from tinytorch.tensor import Tensor
 from . import functional as F
 from .module import Module
 
+__all__ = ["GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh"]
+
 
 class ReLU(Module):
     """max(x, 0).

@@ -7,6 +7,8 @@ from typing import Any
 
 from .module import Module
 
+__all__ = ["ModuleList", "Sequential"]
+
 
 class ModuleList(Module):
     """A list of modules that are found as parts of the model; it has no forward of its own.

@@ -9,6 +9,8 @@ from tinytorch.tensor import Tensor
 from . import functional as F
 from .module import Module
 
+__all__ = ["CrossEntropyLoss", "MSELoss"]
+
 
 class _Loss(Module):
     """Holds how the losses of all elements become one number: "mean", "sum" or "none"."""

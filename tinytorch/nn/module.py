@@ -25,6 +25,8 @@ from tinytorch.ir import as_dtype
 from tinytorch.ir.errors import DTypeError, FormatError, listing
 from tinytorch.tensor import Parameter, Tensor, as_tensor
 
+__all__ = ["Module"]
+
 
 class Keys(NamedTuple):
     """What did not fit when a state was loaded with strict=False."""

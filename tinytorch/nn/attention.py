@@ -1,0 +1,3 @@
+"""Attention as modules."""
+
+__all__: list[str] = []

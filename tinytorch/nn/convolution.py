@@ -1,0 +1,3 @@
+"""Layers that convolve."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Positional encodings as functions."""
+
+__all__: list[str] = []

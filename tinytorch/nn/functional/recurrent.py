@@ -1,0 +1,3 @@
+"""Recurrent cells as functions."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""A Llama-style decoder."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Layers that pool."""
+
+__all__: list[str] = []

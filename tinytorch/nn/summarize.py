@@ -1,0 +1,3 @@
+"""What a module holds, as a table."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Transformer blocks."""
+
+__all__: list[str] = []
