@@ -52,6 +52,10 @@ class FormatError(TinyTorchError, ValueError):
     """A file or text that is not what it should be."""
 
 
+class DataError(TinyTorchError, RuntimeError):
+    """A sample that cannot be read, or a worker that died; the message names the sample."""
+
+
 class CompileError(TinyTorchError, RuntimeError):
     """A kernel that could not be made, with the graph and the source it was made from."""
 

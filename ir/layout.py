@@ -111,7 +111,7 @@ def _windows(shape: Shape, strides: Shape, *, axes: Shape, size: Shape, step: Sh
 def _reshape(old: Shape, strides: Shape, *, shape: Shape) -> View:
     if is_packed(old, strides):
         return 0, row_major_strides(shape)
-    groups = _runs(old, strides)
+    groups = runs(old, strides)
     result = [0] * len(shape)
     at = len(shape)
     for extent, stride in reversed(groups):  # each run of old axes is one axis, which new axes must fill exactly
@@ -125,7 +125,7 @@ def _reshape(old: Shape, strides: Shape, *, shape: Shape) -> View:
     return 0, tuple(result)  # what is left has extent 1
 
 
-def _runs(shape: Shape, strides: Shape) -> list[tuple[int, int]]:
+def runs(shape: Shape, strides: Shape) -> list[tuple[int, int]]:
     """(extent, stride) of the axes, those that lie one inside the other joined, those of extent 1 left out."""
     runs: list[tuple[int, int]] = []
     for extent, stride in zip(shape, strides, strict=True):

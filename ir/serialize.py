@@ -56,7 +56,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray],
 
     content = save({name: np.ascontiguousarray(a) if a.ndim else a for name, a in tensors.items()},
                    metadata=dict(metadata or {}))
-    write_atomically(Path(path), content)
+    write_atomically(Path(path), content, durable=True)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

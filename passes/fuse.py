@@ -104,17 +104,20 @@ class _Fusion:
 
     def _comes_back(self, union: list[int]) -> bool:
         """Whether a path leaves the union and enters it again (through whole groups)."""
-        inside = set(self._with_prologue(set(union)))
+        own = set(union)
+        inside = set(self._with_prologue(own))
         seen: set[int] = set()
         stack = list(union)
         while stack:
             for value in self.nodes[stack.pop()].outputs:
                 for user in self.graph.users[value]:
                     n = self.number[user]
-                    if n in inside or n in seen:
+                    if n in seen or n in own:
                         continue
-                    seen.update(self.groups[n].nodes)
-                    stack += self.groups[n].nodes
+                    members = [n] if n in inside else self.groups[n].nodes  # others may look through a view of ours
+                    seen.update(members)
+                    stack += members
+        seen -= inside
         return any(self._maker(v) in seen for n in inside for v in self.nodes[n].inputs)
 
     def _maker(self, value: Value) -> int | None:

@@ -269,7 +269,7 @@ class _Emitter:
     def _walk(self, lines: list[str]) -> list[str]:
         """These lines inside the loops that an item walks."""
         for k in reversed(self.nest.walk) if lines else ():
-            lines = [f"for {'i' if self.nest.style == 'points' else f'r{k}'} in range(n_{k}):", *_indent(lines)]
+            lines = [f"for {self.nest.counter(k)} in range(n_{k}):", *_indent(lines)]
         return lines
 
     def _row_stage(self, stage: int, folds: Sequence[tuple[Node, str]]) -> list[str]:

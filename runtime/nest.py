@@ -2,8 +2,8 @@
 
 There are three styles of walking a nest:
 
-    points     nothing is folded. A work item is a point of the outer loops, and walks the innermost; if all is one
-               loop, an item is an element
+    points     nothing is folded. A work item is a point of the outer loops, and walks the innermost (two of them if
+               there are many); if all is one loop, an item is an element
     rows       what is folded is innermost. An item walks its row, once for each stage
     columns    what is folded lies further out. An item is a block of up to 512 columns, and walks down, with a scratch
                row for each fold
@@ -98,7 +98,8 @@ class Nest:
         self.column = kept[-1] if self.style == "columns" else None
         self.flat = self.style == "points" and count <= 1
         if self.style == "points":
-            self.items, self.walk = (kept[:-1], kept[-1:])
+            inner = 2 if count >= 4 else 1  # a deep nest is a copy of many short rows: finding each costs more than it
+            self.items, self.walk = (kept[:-inner], kept[-inner:])
         else:
             self.items, self.walk = [k for k in kept if k != self.column], self.reduced
         self.innermost = self.column if self.column is not None else self.walk[-1] if self.walk else None
@@ -123,10 +124,14 @@ class Nest:
         terms = [f"{place.name}_at"] * any(place.strides[k] for k in self.items)
         if level == "inner":
             for k in self.walk:
-                terms += self._term(place, k, "i" if self.style == "points" else f"r{k}")
+                terms += self._term(place, k, self.counter(k))
         if level != "item" and self.column is not None:
             terms += self._term(place, self.column, "(first + j)")
         return " + ".join(terms) or "0"
+
+    def counter(self, k: int) -> str:
+        """The name of the index of a loop that an item walks."""
+        return "i" if self.style == "points" and k == self.innermost else f"r{k}"
 
     def _term(self, place: Place, k: int, index: str) -> list[str]:
         stride = place.strides[k]

@@ -105,3 +105,12 @@ def test_axes_that_would_be_walked_twice_or_in_two_orders() -> None:
     assert find_domain(both) is None
     crossed = program(lambda x: ops.reshape(ops.sum(x, 0), (3, 1)) * ops.reshape(ops.sum(x, 1), (1, 3)), f32[3, 3])
     assert find_domain(crossed) is None
+
+
+def test_a_view_that_others_read_too_is_no_way_out_of_sight() -> None:
+    def function(x: Any, w: Any) -> Any:
+        a = x + 1.0
+        rows = ops.reshape(a * 2.0, (64, 1, 32))  # read by the product, and by what follows the product
+        return ops.reshape(a, (64, 1, 32)) * ops.matmul(rows, w) + rows
+
+    fused(function, TensorType(f32, (64, 32)), TensorType(f32, (32, 32)))  # no circle of groups
