@@ -376,3 +376,12 @@ def test_gradients_trace() -> None:
     graph = tt.trace(gradient, tt.tensor(x))
     t = np.tanh(x)
     np.testing.assert_allclose(graph(x), 2 * t * (1 - t * t), rtol=1e-5, atol=1e-6)
+
+
+def test_grad_of_a_grad_that_closes_over_the_outer_variable() -> None:
+    x, w = tt.tensor([2.0, 3.0]), tt.tensor([5.0, 7.0])
+    mixed = tt.grad(lambda x: tt.grad(lambda w: (x * w * w).sum())(w).sum())
+    np.testing.assert_array_equal(mixed(x), 2 * w.numpy())
+    np.testing.assert_array_equal(tt.compile(mixed)(x), 2 * w.numpy())
+    third = tt.grad(lambda x: tt.grad(lambda y: tt.grad(lambda z: (x * y * z * z).sum())(w).sum())(w).sum())
+    np.testing.assert_array_equal(third(x), 2 * w.numpy())

@@ -191,7 +191,7 @@ def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         picked = [args[i] for i in numbers]
         leaves, tree = flatten(picked)
-        create = grad_mode.enabled and any(isinstance(x, Tensor) and x.requires_grad for x in leaves)
+        recording = grad_mode.enabled
         with enable_grad():
             inner = [_fresh(x) for x in leaves]
         replaced = dict(zip(numbers, unflatten(tree, inner), strict=True))
@@ -201,14 +201,32 @@ def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 
             if not isinstance(value, Tensor) or value.size != 1 or not value.dtype.is_float:
                 raise GradientError(f"grad of {getattr(function, '__name__', function)}: it must return one floating "
                                     f"point number, it returned {getattr(value, 'type', type(value).__name__)}")
+            create = recording and (any(isinstance(x, Tensor) and x.requires_grad for x in leaves)
+                                    or _leans_on_others(value, inner))
             found, _ = run_backward([value], [_seed(value, None)], True, create, frozenset(map(id, inner)))
             grads = [as_tensor(found[id(x)]) if id(x) in found else x.zeros_like() for x in inner]
+        for x in inner:  # nobody can ask for the gradient of a handle that was made here
+            x.requires_grad = x.creator is not None
         if not create:
             value, grads = value.detach(), [g.detach() for g in grads]
         gradient = unflatten(tree, grads)
         return (value, aux) if has_aux else value, gradient[0] if isinstance(argnums, int) else tuple(gradient)
 
     return wrapped
+
+
+def _leans_on_others(value: Tensor, inner: Sequence[Tensor]) -> bool:
+    """Whether `value` was made from leaves that require a gradient besides `inner`: those of a grad() further out."""
+    seen, todo = {id(x) for x in inner}, [value]
+    while todo:
+        tensor = todo.pop()
+        if id(tensor) in seen or not getattr(tensor, "requires_grad", False):
+            continue
+        seen.add(id(tensor))
+        if not isinstance(tensor.creator, tuple):
+            return True
+        todo.extend(tensor.creator[1])
+    return False
 
 
 def _fresh(x: Any) -> Tensor:
