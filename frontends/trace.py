@@ -35,6 +35,12 @@ class Tracer(Builder):
         self.captured: dict[int, tuple[Operand, Value]] = {}
         self.mutated: dict[int, Operand] = {}
         self.stand_ins: list[Operand] = []
+        self.relied: list[tuple[Callable[[], Any], Any]] = []
+
+    def rely(self, read: Callable[[], Any]) -> None:
+        """What is traced from here on holds for as long as `read()` gives what it gives now: a caller that keeps the
+        graph asks again before each use."""
+        self.relied.append((read, read()))
 
     def capture(self, operand: Operand) -> Value:
         """An input for a tensor from outside; arrays without an owner become constants."""
@@ -70,6 +76,7 @@ class Trace:
     mutated: tuple[Operand, ...]  # owners of the outputs after the results, in order
     extra: tuple[Any, ...]  # what `after` gave, in order, for the outputs after those
     needs_grad: tuple[bool, ...] = ()  # which results a gradient could flow back from
+    relied: tuple[tuple[Callable[[], Any], Any], ...] = ()  # what must still give the same; see `Tracer.rely`
 
     def results(self, values: Sequence[Any]) -> Any:
         """The function's result, from the values of the first outputs."""
@@ -130,7 +137,7 @@ def trace(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str
     captured = tuple(owners.get(v, Operand(graph.bound[v])) for v in graph.inputs if v in graph.bound)
     static_leaves = tuple(TENSOR if isinstance(leaf, Operand) else leaf for leaf in leaves)
     return Trace(graph, out_tree, static_leaves, captured, tuple(mutated), tuple(key for key, _ in extra),
-                 tuple(_is_open(h) for h in handles))
+                 tuple(_is_open(h) for h in handles), tuple(tracer.relied))
 
 
 def _current(tracer: Tracer, operand: Operand) -> Operand:

@@ -93,9 +93,13 @@ class Entry:
         return self.calls.setdefault(position, CompiledCall(self, position))
 
     def holds(self) -> bool:
-        """Whether tensors found elsewhere are of the types, and have gradients or none, as when it was traced."""
+        """Whether tensors found elsewhere are of the types, and have gradients or none, as when it was traced, and
+        optimisers have the options that they had."""
         for tensor, empty in self.guards:
             if (tensor.grad is None) is not empty:
+                return False
+        for read, before in self.traced.relied:
+            if read() != before:
                 return False
         if not self.seen:
             return True
@@ -206,7 +210,7 @@ class Compiled:
                 parts.append(float)
             else:
                 parts += (type(leaf), leaf)
-        key = (tree, tuple(parts), grad_mode.enabled, tuple([m.training for m in self._modules]))
+        key = (tree, tuple(parts), grad_mode.enabled, tuple([(m.training, m._hooks) for m in self._modules]))
         try:
             hash(key)
         except TypeError:

@@ -69,8 +69,8 @@ class Surroundings:
                     yield from self._visible(part)
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
-        for name, thing in self.things.items():
-            if isinstance(thing, Tensor):
+        for name, thing in sorted(self.things.items(), key=lambda item: hasattr(item[1], "named_state")):
+            if isinstance(thing, Tensor):  # optimisers come last: a model has better names for the parameters of both
                 yield name, thing
                 continue
             prefix = f"{name}_" if name and len(self.things) > 1 and hasattr(thing, "named_state") else ""

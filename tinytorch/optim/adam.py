@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tinytorch.functional import sqrt
+from tinytorch.functional import maximum, sqrt
 from tinytorch.ir import ops
-from tinytorch.ir.errors import OpError
 
 from .optimizer import Group, Optimizer
 
@@ -16,11 +15,12 @@ from .optimizer import Group, Optimizer
 class Adam(Optimizer):
     """Steps scaled by running means of the gradient and of its square (Kingma and Ba, 2015).
 
-        g ← g + weight_decay · p
+        g ← g + weight_decay · p                        (g ← -gradient + … if maximize)
         m ← m + (1 - β₁)(g - m),   v ← β₂ v + (1 - β₂) g²
         p ← p - lr · m̂ / (√v̂ + eps),   m̂ = m / (1 - β₁ᵗ),   v̂ = v / (1 - β₂ᵗ)
 
-    All parameters of a group share the step count t.
+    With `amsgrad`, v̂ has the greatest v so far in place of v (Reddi, Kale and Kumar, 2018). All parameters of a group
+    share the step count t.
 
     Raises:
         OpError: lr, eps or weight_decay is negative, or a β is not in [0, 1).
@@ -36,19 +36,14 @@ class Adam(Optimizer):
     decoupled = False
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
+                 eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False, *,
+                 maximize: bool = False) -> None:
+        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
+                                  "amsgrad": amsgrad, "maximize": maximize})
 
-    def check(self, options: Mapping[str, Any]) -> None:
-        """See the class."""
-        super().check(options)
-        if options["eps"] < 0 or options["weight_decay"] < 0 or not all(0 <= beta < 1 for beta in options["betas"]):
-            raise OpError(f"{type(self).__name__}: expected eps ≥ 0, weight_decay ≥ 0 and 0 ≤ beta < 1; "
-                          f"got eps={options['eps']}, weight_decay={options['weight_decay']}, betas={options['betas']}")
-
-    def slots(self, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """m and v, under PyTorch's names."""
-        return "exp_avg", "exp_avg_sq"
+    def slots(self, options: Mapping[str, Any]) -> Mapping[str, float]:
+        """m and v, and the greatest v, under PyTorch's names."""
+        return dict.fromkeys(("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[:2 + options["amsgrad"]], 0.0)
 
     def update(self, group: Group) -> None:
         """See the class. What does not depend on the element is worked out once, in 0-d tensors:
@@ -59,13 +54,12 @@ class Adam(Optimizer):
         root = sqrt(_one_minus_power(beta2, group["step"]))
         size, eps = lr * root / _one_minus_power(beta1, group["step"]), root * group["eps"]
         keep = 1.0 - lr * decay if self.decoupled and decay else None
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            m, v = self.state[p]["exp_avg"], self.state[p]["exp_avg_sq"]
-            g = p.grad + p * decay if decay and keep is None else p.grad
+        for p, g, state in self.gradients(group, 0.0 if self.decoupled else decay):
+            m, v = state["exp_avg"], state["exp_avg_sq"]
             m.add_((g - m) * (1 - beta1))
             v.mul_(beta2).add_(g * g * (1 - beta2))
+            if group["amsgrad"]:
+                v = state["max_exp_avg_sq"].copy_(maximum(state["max_exp_avg_sq"], v))
             if keep is not None:
                 p.mul_(keep)
             p.sub_(m / (sqrt(v) + eps) * size)
@@ -87,5 +81,6 @@ class AdamW(Adam):
     decoupled = True
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-                 eps: float = 1e-8, weight_decay: float = 0.01) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
+                 eps: float = 1e-8, weight_decay: float = 0.01, amsgrad: bool = False, *,
+                 maximize: bool = False) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)

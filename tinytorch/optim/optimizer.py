@@ -2,46 +2,93 @@
 
 All that a step changes is a tensor that was there before (parameters, state, the step count), and the learning rate is
 one too. So `@tt.compile` on a step finds them, updates them in place, and takes a new learning rate without compiling
-again.
+again. What one writes to have an optimiser of one's own is `slots` and `update`:
+
+    >>> import tinytorch as tt
+    >>> class SignSGD(tt.optim.Optimizer):
+    ...     def __init__(self, params, lr=0.5):
+    ...         super().__init__(params, {"lr": lr})
+    ...     def update(self, group):
+    ...         for p, g, _ in self.gradients(group):
+    ...             p.sub_(tt.where(g > 0, 1.0, -1.0) * group["lr"])
+    >>> w = tt.tensor([3.0, -3.0], requires_grad=True)
+    >>> opt = SignSGD([w])
+    >>> (w * w).sum().backward(); opt.step(); w
+    tensor([ 2.5, -2.5], requires_grad=True)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from tinytorch.autograd import no_grad
-from tinytorch.ir.errors import FormatError, GradientError, OpError
+from tinytorch.autograd import enable_grad, no_grad
+from tinytorch.frontends.trace import Tracer
+from tinytorch.ir import current
+from tinytorch.ir.errors import FormatError, GradientError, OpError, TracingError
+from tinytorch.ir.interp import Builder
 from tinytorch.tensor import Tensor, as_tensor, tensor
+
+NOT_NEGATIVE = ("lr", "eps", "weight_decay", "momentum", "alpha", "lr_decay", "initial_accumulator_value")
+
+
+def outside_traces(what: str) -> None:
+    """Complain (TracingError) if a function is being traced: a Python number read or written now would stay for good in
+    its program."""
+    if isinstance(current(), Builder):
+        raise TracingError(f"{what} inside a traced or compiled function would happen once, while it is traced, and "
+                           "never again; do it outside, before or after the call: the learning rate is an input of a "
+                           "compiled step, so a new one compiles nothing")
 
 
 class Group(dict[str, Any]):
     """Parameters with their options. `group["lr"] = 0.1` writes into the tensor that holds the learning rate."""
 
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self._given = float(options["lr"])  # as it was given, in Python's precision
+        dict.__setitem__(self, "lr", tensor(self._given))
+
     def __setitem__(self, key: str, value: Any) -> None:
-        if isinstance(self.get(key), Tensor):
-            with no_grad():
-                self[key].copy_(value)
-        else:
+        if not isinstance(self.get(key), Tensor):
             super().__setitem__(key, value)
+            return
+        if not isinstance(value, Tensor):
+            outside_traces(f'a number for group["{key}"]')
+            value = float(value)
+            self._given = value if key == "lr" else self._given
+        with no_grad():
+            self[key].copy_(value)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate as a Python number: the one that was assigned, or the shortest decimal of the tensor's."""
+        outside_traces('a learning rate as a Python number (use group["lr"], a tensor)')
+        held = self["lr"].numpy()
+        return self._given if np.float32(self._given) == held else float(str(held))
 
 
 class Optimizer:
-    """What SGD, Adam and AdamW share.
+    """What all optimisers share.
 
     Args:
         params: tensors that require gradients, or dictionaries {"params": tensors, option: value, …} with options of
             their own.
         defaults: the options of all groups that do not say otherwise.
     Attributes:
-        param_groups: dictionaries of options; "lr" holds a tensor (f32, 0-d), other options are Python values that a
-            compiled step keeps.
+        param_groups: dictionaries of options; "lr" holds a tensor (f32, 0-d). Other options are Python values, and
+            constants of a compiled step, which is compiled again when one was changed or a group added.
         state: for each parameter, its tensors by name.
     Raises:
-        OpError: there is nothing to optimise, a parameter is given twice, or an option is unknown.
+        OpError: there is nothing to optimise, a parameter is given twice, an option is unknown or makes no sense.
         GradientError: a parameter does not require a gradient.
+
+    The parameters of a group share one step count, so that a compiled step works out what depends on it once. PyTorch
+    counts for each parameter the steps in which it had a gradient: it differs for a parameter that has none in some
+    steps, and if the optimiser looks at the count (Adam's bias correction, Adagrad's lr_decay, SGD's dampening). Give
+    such parameters a group of their own.
     """
 
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
@@ -65,39 +112,85 @@ class Optimizer:
         params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
         options = {**self.defaults, **options}
         self.check(options)
+        slots = self.slots(options)
+        state: dict[Tensor, dict[str, Tensor]] = {}
         for p in params:
-            if not isinstance(p, Tensor) or not p.requires_grad or not p.is_leaf:
-                raise GradientError(f"{name}: expected parameters, tensors with requires_grad=True that nothing "
-                                    f"computed; got {p!r:.80}")
-            if p in self.state:
+            self.check_parameter(p)
+            if p in self.state or p in state:
                 raise OpError(f"{name}: a parameter of type {p.type} is given twice")
-            self.state[p] = {key: Tensor(np.zeros(p.shape, p.dtype.np)) for key in self.slots(options)}
-        lr, step = tensor(float(options["lr"])), tensor(0.0)
-        self.param_groups.append(Group({**options, "params": params, "lr": lr, "step": step}))
+            state[p] = {key: _filled(p, fill) for key, fill in slots.items()}
+        self.state.update(state)
+        self.param_groups.append(Group({**options, "params": params, "step": tensor(0.0)}))
+
+    def __repr__(self) -> str:
+        groups = []
+        for group in self.param_groups:
+            options = {key: group.rate if key == "lr" else group[key] for key in self.defaults}
+            told = ", ".join(f"{key}={value}" for key, value in options.items())
+            groups.append(f"{told}: {len(group['params'])} parameters")
+        return f"{type(self).__name__}({'; '.join(groups)})"
 
     # -- what an optimiser says ----------------------------------------------------------------------------------------
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Complain (OpError) about options that make no sense."""
-        if options["lr"] < 0:
-            raise OpError(f"{type(self).__name__}(lr={options['lr']}): expected a learning rate ≥ 0")
+        for key in NOT_NEGATIVE:
+            if key in options and not float(options[key]) >= 0:
+                what = "a learning rate" if key == "lr" else "a number"
+                raise OpError(f"{type(self).__name__}({key}={options[key]}): expected {what} ≥ 0")
+        betas = options.get("betas", (0.0, 0.0))
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise OpError(f"{type(self).__name__}(betas={betas}): expected two numbers, 0 ≤ beta < 1")
 
-    def slots(self, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """The names of the tensors to keep for each parameter, of its shape, zeros at first."""
-        return ()
+    def check_parameter(self, p: Any) -> None:
+        """Complain (GradientError) about what is not a parameter."""
+        if not isinstance(p, Tensor) or not p.requires_grad or not p.is_leaf:
+            raise GradientError(f"{type(self).__name__}: expected parameters, tensors with requires_grad=True that "
+                                f"nothing computed; got {p!r:.80}")
+
+    def slots(self, options: Mapping[str, Any]) -> Mapping[str, float]:
+        """The tensors to keep for each parameter, of its type: their names, and what they are filled with at first."""
+        return {}
 
     def update(self, group: Group) -> None:
         """One step of the parameters of a group; `group["step"]` counts it already."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no update(self, group): write how it moves parameters")
+
+    def gradients(self, group: Group, weight_decay: float = 0.0) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
+        """(p, g, state of p) for the parameters that have a gradient: g = ±gradient + weight_decay · p."""
+        slots = self.slots(group)
+        for p in group["params"]:
+            if p.grad is not None:
+                state = self.state[p]
+                for key in slots.keys() - state.keys():  # an option such as momentum was changed since
+                    state[key] = _filled(p, slots[key])
+                g = -p.grad if group.get("maximize") else p.grad
+                yield p, g + p * weight_decay if weight_decay else g, state
 
     # -- what users call -----------------------------------------------------------------------------------------------
 
-    def step(self) -> None:
-        """Move each parameter that has a gradient."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Move each parameter that has a gradient.
+
+        Args:
+            closure: computes the loss and its gradients first; its result is returned.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        interpreter = current()
+        if isinstance(interpreter, Tracer):
+            interpreter.rely(self._options)
         with no_grad():
             for group in self.param_groups:
                 group["step"].add_(1.0)
                 self.update(group)
+        return loss
+
+    def _options(self) -> list[Any]:
+        """What a compiled step takes for granted."""
+        return [group[key] for group in self.param_groups for key in self.defaults if key != "lr"]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters (or fill them with 0)."""
@@ -106,8 +199,13 @@ class Optimizer:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the first group; assigning sets that of all groups, for steps already compiled too."""
-        return _number(self.param_groups[0]["lr"])
+        """The learning rate of the first group; assigning sets that of all groups, for steps already compiled too.
+
+        Raises:
+            TracingError: a function is being traced, where the number would be a constant; `param_groups[0]["lr"]` is a
+                tensor, and may be used there.
+        """
+        return self.param_groups[0].rate
 
     @lr.setter
     def lr(self, value: Any) -> None:
@@ -122,10 +220,11 @@ class Optimizer:
         state, groups = {}, []
         for group in self.param_groups:
             options = {key: value for key, value in group.items() if key != "step"}
-            groups.append({**options, "lr": _number(group["lr"]), "params": [numbers[p] for p in group["params"]]})
+            groups.append({**options, "lr": group.rate, "params": [numbers[p] for p in group["params"]]})
             for p in group["params"]:
-                slots = {key: slot.detach() for key, slot in self.state[p].items()}
-                state[numbers[p]] = {"step": group["step"].clone(), **slots}
+                slots = self.state[p].keys() & self.slots(group).keys()
+                tensors = {key: slot.detach() for key, slot in self.state[p].items() if key in slots}
+                state[numbers[p]] = {"step": group["step"].clone(), **tensors}
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -133,27 +232,23 @@ class Optimizer:
 
         Raises:
             FormatError: groups, parameters or shapes differ; then nothing was changed.
+            OpError: an option makes no sense; then nothing was changed.
         """
+        outside_traces("load_state_dict of an optimiser")
         name, given = type(self).__name__, state["param_groups"]
         sizes, wanted = [len(group["params"]) for group in given], [len(group["params"]) for group in self.param_groups]
         if sizes != wanted:
             raise FormatError(f"load_state_dict of {name}: expected groups of {wanted} parameters, got {sizes}")
-        order = [number for group in given for number in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
-        pairs = [(f"{number}.{key}", slot, as_tensor(state["state"][number][key]))
-                 for number, p in zip(order, params, strict=True) if number in state["state"]
-                 for key, slot in self.state[p].items() if key in state["state"][number]]
-        faults = [f"{key}: expected {slot.shape}, got {new.shape}"
-                  for key, slot, new in pairs if slot.shape != new.shape]
-        if faults:
+        loads = [_Load(self, group, new, state["state"]) for group, new in zip(self.param_groups, given, strict=True)]
+        if faults := [fault for load in loads for fault in load.faults]:
             raise FormatError(f"load_state_dict of {name}, nothing was changed: {', '.join(faults)}")
-        for _, slot, new in pairs:
-            slot.copy_(new)
-        for group, new in zip(self.param_groups, given, strict=True):
-            steps = [state["state"][n]["step"] for n in new["params"] if "step" in state["state"].get(n, {})]
-            for key in set(self.defaults) & set(new):
-                group[key] = new[key]
-            group["step"] = max(map(float, steps), default=0.0)
+        for load in loads:
+            load.apply()
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor) for the parameters, `param_0`, …: how a compiled function that sees the optimiser and not the
+        model knows whose gradients it uses."""
+        return ((f"param_{number}", p) for number, p in enumerate(self.state))
 
     def named_state(self) -> Iterator[tuple[str, Tensor]]:
         """(name, tensor) for what a step uses besides parameters and gradients: `lr`, `step`, `exp_avg_0`, …"""
@@ -164,6 +259,41 @@ class Optimizer:
             yield from ((f"{key}_{number}", slot) for key, slot in slots.items())
 
 
-def _number(x: Tensor) -> float:
-    """The shortest decimal that is this number: 0.1, not f32's 0.10000000149."""
-    return float(str(x.numpy()))
+class _Load:
+    """What `load_state_dict` found for one group, to be written once all is known to fit."""
+
+    def __init__(self, optimizer: Optimizer, group: Group, new: Mapping[str, Any], state: Mapping[Any, Any]) -> None:
+        self.group, self.faults = group, list[str]()
+        known = [key for key in (*optimizer.defaults, "initial_lr") if key in new]
+        self.options = {key: tuple(new[key]) if isinstance(new[key], list) else new[key] for key in known}
+        options = {**group, **self.options}
+        optimizer.check(options)
+        self.slots: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # of each parameter: its own, and the new
+        steps, found = list[float](), False
+        for p, number in zip(group["params"], new["params"], strict=True):
+            given = state.get(number, {})
+            fresh = {key: _filled(p, fill) for key, fill in optimizer.slots(options).items()}
+            for key in fresh:
+                if given.get(key) is None:  # PyTorch has none before the first step
+                    continue
+                found, value = True, as_tensor(given[key])
+                if value.shape == p.shape:
+                    fresh[key].copy_(value)
+                else:
+                    self.faults.append(f"{number}.{key}: expected {p.shape}, got {value.shape}")
+            steps += [float(given["step"])] if "step" in given else []
+            self.slots.append((optimizer.state[p], fresh))
+        self.step = max(steps) if steps else float(found)  # PyTorch's SGD and Muon do not count: state, so a step
+
+    def apply(self) -> None:
+        """Overwrite the tensors that are there, in place, and those options that the state names."""
+        for own, fresh in self.slots:
+            for key, value in fresh.items():
+                own.setdefault(key, value).copy_(value)
+        for key, option in self.options.items():
+            self.group[key] = option
+        self.group["step"] = self.step
+
+
+def _filled(p: Tensor, fill: float) -> Tensor:
+    return Tensor(np.full(p.shape, fill, p.dtype.np))
