@@ -38,6 +38,9 @@ def check_module(make: Callable[[Any], Any], inputs: Sequence[np.ndarray], torch
     assert not same_repr or repr(ours) == repr(theirs).replace(", inplace=False", "")
     for p in theirs.parameters():
         torch.nn.init.normal_(p)
+    for b in theirs.buffers():  # as training leaves them: any numbers, above 0 since some are variances
+        if b.is_floating_point():
+            torch.nn.init.uniform_(b, 0.5, 2.0)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict())
     start = {key: np.array(value.numpy()) for key, value in ours.state_dict().items()}

@@ -481,7 +481,12 @@ def matmul(x: Any, y: Any) -> Tensor:
 
 
 class Parameter(Tensor):
-    """A tensor that a module owns and an optimiser changes: it requires a gradient from the start."""
+    """A tensor that a module owns and an optimiser changes: it requires a gradient from the start.
+
+    >>> import tinytorch as tt
+    >>> tt.nn.Parameter(tt.zeros(2))
+    tensor([0., 0.], requires_grad=True)
+    """
 
     __slots__ = ()
 

@@ -22,8 +22,10 @@ from typing import Any, NamedTuple, Self
 
 from tinytorch.autograd import no_grad
 from tinytorch.ir import as_dtype
-from tinytorch.ir.errors import DTypeError, FormatError, listing
+from tinytorch.ir.errors import DTypeError, FormatError, OpError, listing
 from tinytorch.tensor import Parameter, Tensor, as_tensor
+
+from .hooks import Hook, call_with_hooks
 
 __all__ = ["Module"]
 
@@ -40,17 +42,28 @@ class Module:
 
     Attributes:
         training: whether layers such as Dropout behave as in training; see `train` and `eval`.
+
+    >>> import tinytorch as tt
+    >>> class Scale(tt.nn.Module):
+    ...     def __init__(self, factor):
+    ...         super().__init__()
+    ...         self.factor = tt.nn.Parameter(tt.tensor(factor))
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> Scale(3.0)(tt.ones(2)).tolist()
+    [3.0, 3.0]
     """
 
     training: bool = True
     _buffers: Mapping[str, bool] = {}  # name -> whether state_dict has it
+    _hooks: tuple[Hook, ...] = ()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; a subclass says it."""
         raise NotImplementedError(f"{type(self).__name__} has no forward(self, x): write what it computes")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        return call_with_hooks(self, args, kwargs) if self._hooks else self.forward(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
         plain = isinstance(value, Tensor) and not isinstance(value, Parameter)
@@ -62,8 +75,73 @@ class Module:
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Own a tensor that is not trained, as `self.name`; it is part of `state_dict` if `persistent`."""
+        self._check_name(name)
         self._buffers = {**self._buffers, name: persistent}
         setattr(self, name, tensor)
+
+    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+        """Own a parameter, as `self.name`; None says that there could be one."""
+        if parameter is not None and not isinstance(parameter, Parameter):
+            raise TypeError(f"register_parameter({name!r}): expected nn.Parameter(…) or None, got "
+                            f"{type(parameter).__name__}")
+        self._check_name(name)
+        setattr(self, name, parameter)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Own a module, as `self.name`, where the name is not known when the class is written.
+
+        >>> import tinytorch as tt
+        >>> model = tt.nn.Module()
+        >>> model.add_module("head", tt.nn.Linear(3, 2))
+        >>> model.head.weight.shape
+        (2, 3)
+        """
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"add_module({name!r}): expected a module, got {type(module).__name__}: {module!r:.60}")
+        self._check_name(name)
+        setattr(self, name, module)
+
+    def _check_name(self, name: str) -> None:
+        """A name must be one step of a path, and hide nothing of the class."""
+        if not isinstance(name, str) or not name or "." in name:
+            raise OpError(f"{name!r} does not name a part of {type(self).__name__}: expected a string without a dot")
+        if hasattr(type(self), name) or not isinstance(vars(self).get(name), (Tensor, Module, type(None))):
+            raise OpError(f"{type(self).__name__} has an attribute {name!r} already, which is no part; "
+                          "choose another name")
+
+    # -- hooks ---------------------------------------------------------------------------------------------------------
+
+    def register_forward_pre_hook(self, hook: Callable[..., Any], *, prepend: bool = False,
+                                  with_kwargs: bool = False) -> Hook:
+        """Call `hook(module, args)` before each forward; what it gives, if not None, takes the place of args.
+
+        Args:
+            hook: gives None, the new arguments as a tuple, or the only one.
+            prepend: call it before the hooks that are there.
+            with_kwargs: call `hook(module, args, kwargs)`, which gives None or (args, kwargs).
+        Returns:
+            A handle: `remove()` takes the hook away, and so does the end of a `with` block.
+        """
+        return self._add_hook(Hook(self, hook, True, with_kwargs), prepend)
+
+    def register_forward_hook(self, hook: Callable[..., Any], *, prepend: bool = False,
+                              with_kwargs: bool = False) -> Hook:
+        """Call `hook(module, args, output)` after each forward; what it gives, if not None, takes the output's place.
+
+        With `with_kwargs`, it is `hook(module, args, kwargs, output)`; see `register_forward_pre_hook`.
+
+        >>> import tinytorch as tt
+        >>> layer = tt.nn.ReLU()
+        >>> handle = layer.register_forward_hook(lambda module, args, output: output * 2)
+        >>> layer(tt.tensor([-1.0, 2.0])).tolist()
+        [0.0, 4.0]
+        >>> handle.remove()
+        """
+        return self._add_hook(Hook(self, hook, False, with_kwargs), prepend)
+
+    def _add_hook(self, hook: Hook, prepend: bool) -> Hook:
+        self._hooks = (hook, *self._hooks) if prepend else (*self._hooks, hook)
+        return hook
 
     # -- what is inside ------------------------------------------------------------------------------------------------
 
@@ -83,26 +161,61 @@ class Module:
         """This module and all inside."""
         return (module for _, module in self.named_modules())
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """(path, parameter) for all inside; one that is shared comes once."""
-        return _once((path, t) for path, t, buffer in _tensors(self) if not buffer)
+    def get_submodule(self, path: str) -> Module:
+        """The module at `path`, such as "blocks.0.attention"; this one at "".
 
-    def parameters(self) -> Iterator[Parameter]:
-        """All parameters inside: what an optimiser takes.
+        Raises:
+            AttributeError: there is none; the message names the step that fails.
+
+        >>> import tinytorch as tt
+        >>> tt.nn.Sequential(tt.nn.ReLU(), tt.nn.Tanh()).get_submodule("1")
+        Tanh()
+        """
+        module = self
+        for step in path.split(".") if path else ():
+            found = vars(module).get(step)
+            if not isinstance(found, Module):
+                inside = ", ".join(name for name, _ in module.named_children()) or "none"
+                raise AttributeError(f"{path!r}: {type(module).__name__} has no module {step!r}; it has {inside}")
+            module = found
+        return module
+
+    def get_parameter(self, path: str) -> Parameter:
+        """The parameter at `path`, such as "blocks.0.weight"; an AttributeError if there is none."""
+        return self._at(path, buffer=False)
+
+    def get_buffer(self, path: str) -> Tensor:
+        """The buffer at `path`, such as "norm.running_mean"; an AttributeError if there is none."""
+        return self._at(path, buffer=True)
+
+    def _at(self, path: str, buffer: bool) -> Any:
+        owner, _, name = path.rpartition(".")
+        found = {key: tensor for key, tensor, kind in _own(self.get_submodule(owner)) if kind is buffer}
+        if name not in found:
+            raise AttributeError(f"{path!r}: there is no {'buffer' if buffer else 'parameter'} {name!r}; "
+                                 f"expected one of {listing(found) or 'none'}")
+        return found[name]
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """(path, parameter) for all inside, or without `recurse` only its own; one that is shared comes once."""
+        return _once((path, t) for path, t, buffer in _tensors(self, prefix, recurse) if not buffer)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """All parameters inside (or its own): what an optimiser takes.
 
         >>> import tinytorch as tt
         >>> [p.shape for p in tt.nn.Linear(3, 2).parameters()]
         [(2, 3), (2,)]
         """
-        return (parameter for _, parameter in self.named_parameters())
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
-    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """(path, buffer) for all inside; one that is shared comes once."""
-        return _once((path, t) for path, t, buffer in _tensors(self) if buffer)
+    def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """(path, buffer) for all inside, or without `recurse` only its own; one that is shared comes once."""
+        return _once((path, t) for path, t, buffer in _tensors(self, prefix, recurse) if buffer)
 
-    def buffers(self) -> Iterator[Tensor]:
-        """All buffers inside."""
-        return (buffer for _, buffer in self.named_buffers())
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """All buffers inside (or its own)."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -183,6 +296,22 @@ class Module:
                 tensor.version += 1
         return self
 
+    def half(self) -> Self:
+        """As f16: `to("f16")`."""
+        return self.to("f16")
+
+    def bfloat16(self) -> Self:
+        """As bf16: `to("bf16")`."""
+        return self.to("bf16")
+
+    def float(self) -> Self:
+        """As f32: `to("f32")`."""
+        return self.to("f32")
+
+    def double(self) -> Self:
+        """As f64: `to("f64")`."""
+        return self.to("f64")
+
     def apply(self, function: Callable[[Module], Any]) -> Self:
         """Call `function` with each module, those inside first; for initialisation."""
         for child in self.children():
@@ -223,12 +352,13 @@ def _own(module: Module) -> Iterator[tuple[str, Any, bool]]:
     own = vars(module)
     yield from ((name, value, False) for name, value in own.items()
                 if isinstance(value, Parameter) and name not in module._buffers)
-    yield from ((name, own[name], True) for name in module._buffers if isinstance(own[name], Tensor))
+    yield from ((name, own[name], True) for name in module._buffers if isinstance(own.get(name), Tensor))
 
 
-def _tensors(root: Module, persistent: bool = False) -> Iterator[tuple[str, Any, bool]]:
+def _tensors(root: Module, prefix: str = "", recurse: bool = True, *,
+             persistent: bool = False) -> Iterator[tuple[str, Any, bool]]:
     """(path, tensor, whether it is a buffer) for all inside; with `persistent`, only what belongs into a state."""
-    for path, module in _walk(root, ""):
+    for path, module in _walk(root, prefix) if recurse else [(prefix, root)]:
         for name, tensor, buffer in _own(module):
             if not (persistent and buffer and not module._buffers[name]):
                 yield (f"{path}.{name}" if path else name), tensor, buffer

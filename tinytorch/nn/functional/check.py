@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from tinytorch.ir.errors import OpError
-from tinytorch.tensor import Tensor
+from tinytorch.ir import ops
+from tinytorch.ir.errors import OpError, ShapeError
+from tinytorch.tensor import Tensor, as_tensor
 
 
 def reduced(loss: Tensor, reduction: str) -> Tensor:
@@ -15,11 +18,20 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
     return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
 
 
-def check_range(what: str, numbers: Tensor, extent: int, of: str) -> None:
-    """An IndexError that names the first number outside 0 … extent - 1, if the numbers are known."""
+def check_range(what: str, numbers: Tensor, extent: int, of: str) -> Tensor:
+    """`numbers`, sure to be in 0 … extent - 1: an IndexError names the first that is not; compiled code raises one."""
     array = numbers.payload
-    if not isinstance(array, np.ndarray) or not array.size or array.dtype.kind not in "iu":
-        return
-    if array.min() < 0 or array.max() >= extent:
+    if not isinstance(array, np.ndarray):
+        return as_tensor(ops.in_range(numbers, extent))
+    if array.dtype.kind in "iu" and array.size and (array.min() < 0 or array.max() >= extent):
         wrong = array[(array < 0) | (array >= extent)].flat[0]
         raise IndexError(f"{what} {wrong} is not one of the {extent} {of} 0 … {extent - 1}")
+    return numbers
+
+
+def same_shape(function: str, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    """Both as tensors; a ShapeError unless they are of one shape: (batch, 1) by (batch) would compare all with all."""
+    x, y = as_tensor(x), as_tensor(y)
+    if x.shape != y.shape:
+        raise ShapeError(f"{function}({x.type}, {y.type}): the shapes must be the same; reshape one of them")
+    return x, y
