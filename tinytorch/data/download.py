@@ -43,15 +43,20 @@ def fetch(
 ) -> Path:
     """Download `path` from the first of `urls` that delivers it; nothing happens where it is there already.
 
-    `sha256` is the checksum of the content; for a name in `.gz`, of what the archive holds. Every mirror is asked up to
-    `attempts` times, with `pause` seconds, doubled each round, in between. A progress bar is shown on a terminal.
+    `sha256` is the checksum of the content; for a name in `.gz` (but `.tar.gz`), of what is gzipped. Every mirror is
+    asked up to `attempts` times, with `pause` seconds, doubled each round, in between. A progress bar is shown on a
+    terminal.
     Raises `ConnectionError`, telling what went wrong with each mirror, and `OSError` where the file cannot be written.
+
+    >>> _ = Path("words.txt").write_text("here already")
+    >>> fetch(["https://example.org/words.txt"], "words.txt", sha256="...").name
+    'words.txt'
     """
     path = Path(path)
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path), _bar(path.name, progress) as report:
+    with alone(path.parent), _bar(path.name, progress) as report:
         if path.exists():  # another process was faster
             return path
         return _from_mirrors(list(urls), path, sha256, attempts, pause, report)
@@ -64,7 +69,7 @@ def _from_mirrors(urls: list[str], path: Path, sha256: str, attempts: int, pause
         for url in list(urls):
             try:
                 _transfer(url, part, report)
-                _check(part, sha256, zipped=path.suffix == ".gz")
+                _check(part, sha256, zipped=path.suffix == ".gz" and not path.name.endswith(".tar.gz"))
             except _Failed as failure:
                 failures[url] = str(failure)
                 if failure.final:
@@ -151,7 +156,7 @@ def _digest(file: BinaryIO | gzip.GzipFile) -> str:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Wait while another process fetches into the same folder. The lock dies with its process.
 
     Where there is no flock, two processes may spoil each other's `.part`, which the checksum then finds out.
@@ -161,7 +166,7 @@ def _alone(path: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with (path.parent / ".lock").open("a") as lock:
+    with (folder / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -10,7 +10,6 @@ Source: the description that accompanies MNIST (LeCun, Cortes, Burges), "The IDX
 
 import gzip
 import math
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinytorch.ir.errors import FormatError
+
+from .files import explained
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP = b"\x1f\x8b"
@@ -36,9 +37,13 @@ def read_idx(
     `shape` and `dtype` say what the caller can use (None: any extent); a file that holds something else is refused.
     Raises `FormatError`, a `ValueError`, for a file that is not a whole, sound IDX file of that kind, and `OSError`
     where it cannot be read.
+
+    >>> _ = Path("two.idx").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 10, 20]))
+    >>> read_idx("two.idx")
+    array([10, 20], dtype=uint8)
     """
     path = Path(path)
-    with _open(path) as file, _explained(path):
+    with _open(path) as file, explained(path):
         found, extents = _header(file)
         if dtype is not None and found != np.dtype(dtype):
             raise FormatError(f"it holds {found.name}, expected {np.dtype(dtype).name}")
@@ -93,17 +98,3 @@ def _open(path: Path) -> Iterator[_Stream]:
                 yield file
         else:
             yield raw
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Name the file and the remedy in whatever is found wrong inside."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        problem: str | Exception = f"it is damaged or cut off ({error})"
-    except FormatError as error:
-        problem = error
-    else:
-        return
-    raise FormatError(f"{path}: {problem}\ntry: remove the file and get it anew, e.g. with mnist(..., download=True)")
