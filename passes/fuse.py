@@ -49,6 +49,7 @@ class _Fusion:
         self.number = {node: i for i, node in enumerate(graph.nodes)}
         self.returned = set(graph.outputs)
         self.refused: set[tuple[int, ...]] = set()
+        self.reach = self._reach()
         self.groups = [_Group([i], self._own_style(node)) for i, node in enumerate(graph.nodes)]
         candidates = [i for i, group in enumerate(self.groups) if group.style is not None]
         candidates.sort(key=lambda i: (max(v.type.size for v in self.nodes[i].outputs), i), reverse=True)
@@ -80,6 +81,7 @@ class _Fusion:
             self.refused.add(key)
             return False
         merged = _Group(union, style)
+        self._unite_reach(union)
         for n in union:
             self.groups[n] = merged
         return True
@@ -103,22 +105,36 @@ class _Fusion:
         return list(found)
 
     def _comes_back(self, union: list[int]) -> bool:
-        """Whether a path leaves the union and enters it again (through whole groups)."""
-        own = set(union)
-        inside = set(self._with_prologue(own))
-        seen: set[int] = set()
-        stack = list(union)
-        while stack:
-            for value in self.nodes[stack.pop()].outputs:
+        """Whether a path leaves the union and enters it again (through whole groups, and views that others share)."""
+        inside = self._with_prologue(set(union))
+        reached = 0
+        for n in union:
+            reached |= self.reach[n]
+        for n in inside:
+            reached &= ~(1 << n)
+        makers = (self._maker(v) for n in inside for v in self.nodes[n].inputs)
+        return any(maker is not None and reached >> maker & 1 for maker in makers)
+
+    def _reach(self) -> list[int]:
+        """For each node the nodes that a path leads to, as bits of a number."""
+        reach = [0] * len(self.nodes)
+        for n in reversed(range(len(self.nodes))):
+            for value in self.nodes[n].outputs:
                 for user in self.graph.users[value]:
-                    n = self.number[user]
-                    if n in seen or n in own:
-                        continue
-                    members = [n] if n in inside else self.groups[n].nodes  # others may look through a view of ours
-                    seen.update(members)
-                    stack += members
-        seen -= inside
-        return any(self._maker(v) in seen for n in inside for v in self.nodes[n].inputs)
+                    reach[n] |= 1 << self.number[user] | reach[self.number[user]]
+        return reach
+
+    def _unite_reach(self, union: list[int]) -> None:
+        """Whoever gets to one of the union gets to all of it, and wherever one of them gets."""
+        members = 0
+        for n in union:
+            members |= 1 << n
+        total = members
+        for n in union:
+            total |= self.reach[n]
+        self.reach = [r | total if r & members else r for r in self.reach]
+        for n in union:
+            self.reach[n] = total
 
     def _maker(self, value: Value) -> int | None:
         node = self.graph.producer.get(value)

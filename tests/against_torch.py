@@ -34,6 +34,7 @@ def check_module(make: Callable[[Any], Any], inputs: Sequence[np.ndarray], torch
         train: the mode of both modules.
         compiled: whether to run it compiled too (each new kernel costs compile time when the cache is cold).
     """
+    torch.manual_seed(0)
     ours, theirs = make(nn).train(train), make(torch.nn).train(train)
     assert not same_repr or repr(ours) == repr(theirs).replace(", inplace=False", "")
     for p in theirs.parameters():

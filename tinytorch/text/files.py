@@ -40,8 +40,8 @@ def explained(path: Path) -> Iterator[None]:
 def frame(model: dict[str, Any], **parts: Any) -> dict[str, Any]:
     """A whole document of the `tokenizers` library around a model."""
     steps = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
-    nothing = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], **dict.fromkeys(steps)}
-    return {**nothing, **parts, "model": model}
+    nothing: dict[str, Any] = dict.fromkeys(("truncation", "padding", *steps))
+    return {"version": "1.0", **nothing, "added_tokens": [], **parts, "model": model}
 
 
 def model_of(document: Mapping[str, Any], kind: str) -> dict[str, Any]:
