@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench torch clean distclean
+.PHONY: help demo examples test lint bench torch clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## what one can make
@@ -18,6 +18,9 @@ help:  ## what one can make
 
 demo: $(STAMP)-run  ## train on MNIST, eager and compiled, and look at every stage
 	@$(BIN)/tito demo $(ARGS)
+
+examples: $(STAMP)-run  ## the history of deep learning on real data; writes docs/results.md
+	@$(BIN)/python scripts/examples.py $(ARGS)
 
 test: $(STAMP)-test  ## run the tests on every core
 	@$(BIN)/python -m pytest -n auto $(ARGS)

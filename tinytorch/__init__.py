@@ -10,7 +10,7 @@ assert __name__ == "tinytorch", "import tinytorch, installed with pip install -e
 
 from tinytorch.ir import Graph, bf16, bool_, errors, f16, f32, f64, i8, i16, i32, i64, u8
 
-from . import nn, optim
+from . import data, nn, optim, text, train
 from .autograd import enable_grad, grad, is_grad_enabled, no_grad, value_and_grad
 from .bench import bench
 from .compile import compile, trace
@@ -25,11 +25,11 @@ from .tensor import Parameter, Tensor, as_tensor, matmul, tensor
 
 __all__ = [
     "Graph", "Parameter", "Tensor", "abs", "arange", "argmax", "as_tensor", "bench", "bf16", "bool_", "cat", "clip",
-    "compile", "concat", "cos", "enable_grad", "errors", "exp", "eye", "f16", "f32", "f64", "from_numpy", "full",
-    "full_like", "grad", "i8", "i16", "i32", "i64", "is_grad_enabled", "linspace", "load", "log", "manual_seed",
-    "matmul", "maximum", "mean", "minimum", "nn", "no_grad", "ones", "ones_like", "optim", "profile", "rand", "randint",
-    "randn", "randperm", "save", "sigmoid", "sin", "softmax", "sqrt", "stack", "sum", "tanh", "tensor", "trace", "tril",
-    "triu", "u8", "value_and_grad", "where", "zeros", "zeros_like",
+    "compile", "concat", "cos", "data", "enable_grad", "errors", "exp", "eye", "f16", "f32", "f64", "from_numpy",
+    "full", "full_like", "grad", "i8", "i16", "i32", "i64", "is_grad_enabled", "linspace", "load", "log",
+    "manual_seed", "matmul", "maximum", "mean", "minimum", "nn", "no_grad", "ones", "ones_like", "optim", "profile",
+    "rand", "randint", "randn", "randperm", "save", "sigmoid", "sin", "softmax", "sqrt", "stack", "sum", "tanh",
+    "tensor", "text", "trace", "train", "tril", "triu", "u8", "value_and_grad", "where", "zeros", "zeros_like",
 ]
 
 __version__ = "0.1.0.dev0"

@@ -166,7 +166,9 @@ class Tensor(Operand):
 
     def clone(self) -> Tensor:
         """A copy that gradients flow through."""
-        return self.alias() if self.is_traced else self * 1 if self.requires_grad else Tensor(self.payload.copy())
+        if isinstance(current(), Builder):  # of what is traced, values never change
+            return self.alias()
+        return self * 1 if self.requires_grad else Tensor(self.payload.copy())
 
     def alias(self) -> Tensor:
         """Another handle on the same numbers, that gradients flow through."""

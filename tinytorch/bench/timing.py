@@ -86,9 +86,9 @@ def paired(calls: Mapping[str, Callable[[], object]], seconds: float = 2.0, sett
 
 def busy() -> str:
     """A sentence if other programs keep this machine busy, else nothing."""
-    from tinytorch.runtime import pool
+    from tinytorch.runtime.pool import available_cores
 
-    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, pool.available_cores()
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, available_cores()
     if load <= BUSY * cores:
         return ""
     return (f"this machine is busy (load {load:.1f} on {cores} cores): times vary, most where threads wait for each "

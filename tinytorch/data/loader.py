@@ -221,7 +221,8 @@ class Fetch:
         """The batch of these samples, of NumPy arrays. Raises `DataError`, which names the sample or samples."""
         rows = self._rows(indices.tolist()) if samples is None else samples
         try:
-            return self._transformed(self._collated(rows), Draws(self.seed, epoch, indices))
+            batch = self._collated(rows)
+            return batch if self.transform is None else self._transformed(batch, Draws(self.seed, epoch, indices))
         except Exception as error:
             raise _failure(f"the batch of samples {_some(indices)} cannot be made", error) from error
 
@@ -249,8 +250,7 @@ class Fetch:
         return rows if self.collate_fn is None else self.collate_fn(list(zip(*rows)))
 
     def _transformed(self, batch: Any, draws: Draws) -> Any:
-        if self.transform is None:
-            return batch
+        assert self.transform is not None
         if isinstance(batch, tuple | list):
             return rebuild(batch, (self.transform(batch[0], draws), *batch[1:]))
         return self.transform(batch, draws)

@@ -1,0 +1,209 @@
+"""The loop of `Trainer.fit`: batch after batch, and what is due after a step, after an epoch and at the end.
+
+What a step costs besides the step itself is one look at the loss (a NumPy number), two additions and a clock. Order
+after a step: log, callbacks, scheduler, validation, Ctrl-C, checkpoint; so a checkpoint holds all of what came before.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tinytorch.ir.errors import OpError
+
+from .batch import Position, as_parts, size_of
+from .interrupt import Asked
+from .progress import Silent
+from .step import Outcome
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far to go, and how often to validate."""
+
+    epochs: int | None = None
+    steps: int | None = None
+    validation: Any = None
+    validate_every: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs is None and self.steps is None:
+            raise OpError("fit: expected epochs=… or steps=…, the whole number of them from the beginning of the run")
+        for name in ("epochs", "steps", "validate_every"):
+            number = getattr(self, name)
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise OpError(f"fit({name}={number!r}): expected an integer ≥ 1")
+
+    def total(self, batches: int | None, accumulate: int) -> int | None:
+        """How many steps that will be, if it can be known."""
+        whole = None if self.epochs is None or batches is None else self.epochs * -(-batches // accumulate)
+        return min((n for n in (whole, self.steps) if n is not None), default=None)
+
+
+class Loop:
+    """One call of `fit`."""
+
+    def __init__(self, trainer: Trainer, position: Position, limits: Limits, bar: Silent, asked: Asked) -> None:
+        self.trainer, self.position, self.limits, self.bar, self.asked = trainer, position, limits, bar, asked
+        self.hooks = [callback.on_step_end for callback in trainer.callbacks]
+        self.began = self.lap = time.perf_counter()
+        self.before = trainer.seconds
+        self.lap_samples = trainer.samples
+
+    def run(self) -> None:
+        """Train until a limit, a callback or Ctrl-C says stop."""
+        trainer = self.trainer
+        while not self.done():
+            self.epoch()
+        self.show()
+        if not trainer.interrupted:
+            self.log()
+            self.validate()
+        self.clock()
+
+    def done(self) -> bool:
+        """Whether it is time to stop."""
+        trainer, limits = self.trainer, self.limits
+        return (trainer.stopped is not None or (limits.steps is not None and trainer.step >= limits.steps)
+                or (limits.epochs is not None and trainer.epoch >= limits.epochs))
+
+    def epoch(self) -> None:
+        """The batches of an epoch that are left, and its end, unless a step is the last."""
+        trainer = self.trainer
+        empty = not self.position.batch
+        for batch in self.position:
+            empty = False
+            self.batch(batch)
+            if self.done():
+                return
+        if empty:
+            raise OpError("fit: the loader gave no batch; one that can be gone through only once is used up by the "
+                          "first epoch: give a list, or a DataLoader")
+        leftover = bool(trainer.program.pending)  # fewer batches than accumulate=…
+        if leftover:
+            self.moved(Outcome(trainer.loss, trainer.program.flush(), True), ())
+        self.log()
+        if self.limits.validate_every is None:
+            self.validate()
+        if trainer.scheduler is not None and trainer.schedule_every == "epoch":
+            _advance(trainer, trainer.validation.get("val_loss"))
+        trainer.epoch += 1
+        for callback in trainer.callbacks:
+            callback.on_epoch_end(trainer)
+        self.interrupted()
+        if trainer.checkpoint_every is None or (leftover and trainer.step % trainer.checkpoint_every == 0):
+            self.save()
+
+    def batch(self, batch: Any) -> None:
+        """One call of the program."""
+        trainer, parts = self.trainer, as_parts(batch)
+        outcome = trainer.program(parts)
+        size = size_of(parts)
+        if outcome.finite:
+            trainer.loss = outcome.loss
+            trainer.samples += size
+            trainer.window.update(outcome.loss, size)
+        if outcome.updated or not outcome.finite:
+            self.updated(outcome, parts)
+
+    def updated(self, outcome: Outcome, parts: tuple[Any, ...]) -> None:
+        """What is due when the parameters have moved, amid an epoch."""
+        trainer = self.trainer
+        self.moved(outcome, parts)
+        self.interrupted()
+        if trainer.checkpoint_every is not None and trainer.step % trainer.checkpoint_every == 0:
+            self.save()
+
+    def moved(self, outcome: Outcome, parts: tuple[Any, ...]) -> None:
+        """What is due when the parameters have moved, but for a checkpoint."""
+        trainer, limits = self.trainer, self.limits
+        if not outcome.finite:
+            raise trainer.trouble(outcome, parts)
+        trainer.step += 1
+        trainer.norm = outcome.norm
+        if self.bar.due:
+            self.show()
+        if trainer.step % trainer.log_every == 0:
+            self.log()
+        for hook in self.hooks:
+            hook(trainer)
+        if trainer.scheduler is not None and trainer.schedule_every == "step":
+            _advance(trainer, trainer.loss)
+        if limits.validate_every is not None and trainer.step % limits.validate_every == 0:
+            self.validate()
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is a directory for it."""
+        if self.trainer.checkpoints is not None:
+            self.clock()
+            self.trainer.save()
+
+    def interrupted(self) -> None:
+        """Ask the run to stop if Ctrl-C was pressed."""
+        if self.asked.to_stop:
+            self.trainer.interrupted = True
+            self.trainer.stop("interrupted")
+
+    def clock(self) -> None:
+        """Note the time spent training, in all runs up to here."""
+        self.trainer.seconds = self.before + time.perf_counter() - self.began
+
+    def show(self) -> None:
+        """Draw the bar."""
+        trainer, now = self.trainer, time.perf_counter()
+        rate = (trainer.samples - self.lap_samples) / max(now - self.lap, 1e-9)
+        self.lap, self.lap_samples = now, trainer.samples
+        loss = trainer.window.compute() if trainer.window.weight else trainer.loss
+        epoch = max(trainer.epoch + bool(self.position.batch), 1)  # the one that runs, or the last one
+        self.bar.update(trainer.step, epoch, loss, trainer.lr, rate)
+
+    def log(self) -> None:
+        """Write a row, if there is something that no row has yet."""
+        trainer = self.trainer
+        if not trainer.window.weight:
+            return
+        self.clock()
+        row = {"step": trainer.step, "epoch": trainer.epoch, "loss": trainer.window.compute(), "lr": trainer.lr,
+               "seconds": round(trainer.seconds, 3)}
+        trainer.window.reset()
+        trainer.log.write(row if trainer.norm is None else {**row, "grad_norm": trainer.norm})
+
+    def validate(self) -> None:
+        """Evaluate on the validation data, once a step at most."""
+        trainer = self.trainer
+        if self.limits.validation is None or trainer.validated == trainer.step:
+            return
+        with trainer.averaged():
+            found = trainer.runner.evaluate(self.limits.validation, lambda: self.asked.to_stop)
+        if found is None:  # Ctrl-C
+            return
+        trainer.validation = {f"val_{name}": value for name, value in found.items()}
+        trainer.validated = trainer.step
+        self.clock()
+        trainer.log.write({"step": trainer.step, "epoch": trainer.epoch, **trainer.validation,
+                           "seconds": round(trainer.seconds, 3)})
+        words = [f"{name} {value:.4f}" for name, value in trainer.validation.items() if isinstance(value, float)]
+        self.bar.note(f"step {trainer.step}: {', '.join(words)}")
+        for callback in trainer.callbacks:
+            callback.on_validation_end(trainer, trainer.validation)
+
+
+def _advance(trainer: Trainer, measure: float | None) -> None:
+    """Step the scheduler; one that goes by a measure gets the loss."""
+    if not takes_measure(trainer.scheduler):
+        trainer.scheduler.step()
+        return
+    if measure is None:
+        raise OpError(f"{type(trainer.scheduler).__name__} goes by the validation loss: give fit(validation=…)")
+    trainer.scheduler.step(measure)
+
+
+def takes_measure(scheduler: Any) -> bool:
+    """Whether `scheduler.step` must be given a number, as that of ReduceLROnPlateau."""
+    return any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+               for p in inspect.signature(scheduler.step).parameters.values())
