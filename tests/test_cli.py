@@ -191,7 +191,7 @@ def test_doctor_finds_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYTORCH_CACHE", str(tmp_path))
     assert json.loads(tito("cache", "info", "--json"))["kernels"] == 0
-    tt.compile(lambda x: ((x * 1.25 + 0.375).sin() * x).cos() - x)(tt.ones(3))  # a kernel that this process has not seen
+    tt.compile(lambda x: ((x * 1.25 + 0.375).sin() * x).cos() - x)(tt.ones(3))  # new to this process
     assert "0 kernels" not in tito("cache", "info")
     assert "freed" in tito("cache", "clear")
     assert json.loads(tito("cache", "info", "--json"))["bytes"] == 0
