@@ -402,6 +402,11 @@ def torch_attention(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = Fal
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=scale)
 
 
+def torch_attention_weights(q: Any, k: Any, *mask: Any, **attrs: Any) -> Any:
+    """PyTorch's attention over values that are the identity."""
+    return torch_attention(q, k, torch.eye(k.shape[-2], dtype=k.dtype).expand(*k.shape[:-1], -1), *mask, **attrs)
+
+
 def torch_norm(x: Any, *affine: Any, axis: Any = -1, eps: float = 1e-5) -> Any:
     """Layer norm by torch's mean and variance (its layer_norm takes only last axes)."""
     y = (x - x.mean(axis, True)) / (x.var(axis, correction=0, keepdim=True) + eps).sqrt()
@@ -525,6 +530,11 @@ def attentions() -> list[Sample]:
         Sample(tuple(map(turned, qkv(3, 4)))),
         Sample(qkv(4, 2), {"causal": True}, torch=False),
     ]
+
+
+def attentions_without_values() -> list[Sample]:
+    """The same calls, of attention_weights."""
+    return [replace(sample, args=(*sample.args[:2], *sample.args[3:])) for sample in attentions()]
 
 
 def pools() -> list[Sample]:
@@ -1319,6 +1329,14 @@ ENTRIES: dict[str, Entry] = {
         bad=[
             Bad((some(2, 3), some(2, 4), some(2, 4)), ShapeError, "the inner extents are 3 and 4"),
             Bad((some(2, 3), some(2, 3)), OpError, "missing"),
+        ],
+    ),
+    "attention_weights": Entry(
+        attentions_without_values(),
+        torch=torch_attention_weights,
+        bad=[
+            Bad((some(2, 3), some(2, 4)), ShapeError, "the inner extents are 3 and 4"),
+            Bad((some(2, 3),), OpError, "missing"),
         ],
     ),
     "max_pool2d": Entry(

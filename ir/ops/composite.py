@@ -47,9 +47,9 @@ from .source import iota
 from .view import broadcast_to, pad, reshape, windows
 
 __all__ = [
-    "attention", "avg_pool2d", "batch_norm", "clip", "cross_entropy", "dropout", "gelu", "layer_norm", "leaky_relu",
-    "linear", "log_softmax", "logsumexp", "max_pool2d", "mean", "random_normal", "relu", "rms_norm", "silu", "softmax",
-    "softplus", "var",
+    "attention", "attention_weights", "avg_pool2d", "batch_norm", "clip", "cross_entropy", "dropout", "gelu",
+    "layer_norm", "leaky_relu", "linear", "log_softmax", "logsumexp", "max_pool2d", "mean", "random_normal", "relu",
+    "rms_norm", "silu", "softmax", "softplus", "var",
 ]
 
 
@@ -285,14 +285,13 @@ def _linear_vjp(g: Any, out: Any, x: Any, weight: Any, *bias: Any) -> tuple[Any,
 linear = composite("linear", _linear, attributes(_linear_prepare), "x Wᵀ + b, with W (out, in)", vjp=_linear_vjp)
 
 
-def _attention_prepare(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False,
-                       scale: float | None = None) -> Prepared:
-    operands = tuple(lift(t) for t in (q, k, v, mask) if t is not None)
+def _weights_prepare(q: Any, k: Any, mask: Any = None, causal: bool = False, scale: float | None = None) -> Prepared:
+    operands = tuple(lift(t) for t in (q, k, mask) if t is not None)
     scale = 1 / math.sqrt(operands[0].shape[-1]) if scale is None else scale
     return operands, {"causal": bool(causal), "scale": float(scale)}
 
 
-def _attention(q: Any, k: Any, v: Any, *mask: Any, causal: bool, scale: float) -> Any:
+def _attention_weights(q: Any, k: Any, *mask: Any, causal: bool, scale: float) -> Any:
     scores = matmul(q, k, False, True) * scale  # (…, queries, keys)
     if mask:
         scores = where(mask[0], scores, -math.inf) if mask[0].dtype.kind == "b" else scores + mask[0]
@@ -302,7 +301,22 @@ def _attention(q: Any, k: Any, v: Any, *mask: Any, causal: bool, scale: float) -
     top = max(scores, -1, True)
     e = exp(scores - where(eq(top, -math.inf), 0.0, top))
     total = sum(e, -1, True)
-    return matmul(e / where(eq(total, 0.0), 1.0, total), v)  # a row with every key masked gives zeros
+    return e / where(eq(total, 0.0), 1.0, total)  # a row with every key masked gives zeros
+
+
+attention_weights = composite("attention_weights", _attention_weights, attributes(_weights_prepare),
+                              "softmax(q kᵀ · scale + mask): how much each query looks at each key; "
+                              "a boolean mask is true where a key may be seen")
+
+
+def _attention_prepare(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False,
+                       scale: float | None = None) -> Prepared:
+    (q, k, *rest), attrs = _weights_prepare(q, k, mask, causal, scale)
+    return (q, k, lift(v), *rest), attrs
+
+
+def _attention(q: Any, k: Any, v: Any, *mask: Any, causal: bool, scale: float) -> Any:
+    return matmul(attention_weights(q, k, *mask, causal=causal, scale=scale), v)
 
 
 attention = composite("attention", _attention, attributes(_attention_prepare),
