@@ -86,7 +86,16 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A program. Make one with `tt.trace` or `Builder`; change one with a pass, which makes another."""
+    """A program. Make one with `tt.trace` or `Builder`; change one with a pass, which makes another.
+
+    >>> import numpy as np
+    >>> from tinytorch.ir import Builder, f32
+    >>> build = Builder("double")
+    >>> with build: y = build.input("x", f32[2]) * 2.0
+    >>> graph = build.finish([y])
+    >>> graph(np.ones(2, "f4"))                                   # the reference meaning
+    array([2., 2.], dtype=float32)
+    """
 
     name: str
     inputs: tuple[Value, ...]

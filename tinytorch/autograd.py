@@ -50,17 +50,34 @@ class Switch:
 
 
 def no_grad() -> Switch:
-    """Nothing inside is recorded: `with tt.no_grad(): …` or `@tt.no_grad()`."""
+    """Nothing inside is recorded: `with tt.no_grad(): …` or `@tt.no_grad()`.
+
+    >>> import tinytorch as tt
+    >>> x = tt.ones(2, requires_grad=True)
+    >>> with tt.no_grad(): y = x * 2
+    >>> y.requires_grad
+    False
+    """
     return Switch(False)
 
 
 def enable_grad() -> Switch:
-    """Record again, inside a `no_grad`."""
+    """Record again, inside a `no_grad`.
+
+    >>> import tinytorch as tt
+    >>> with tt.no_grad(), tt.enable_grad(): tt.is_grad_enabled()
+    True
+    """
     return Switch(True)
 
 
 def is_grad_enabled() -> bool:
-    """Whether operations are being recorded."""
+    """Whether operations are being recorded.
+
+    >>> import tinytorch as tt
+    >>> tt.is_grad_enabled()
+    True
+    """
     return grad_mode.enabled
 
 
@@ -184,6 +201,12 @@ def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 
     Args:
         argnums: which positional arguments to differentiate by (each may be a nested container of tensors).
         has_aux: `function` returns (value, anything else); then so does the result: ((value, aux), gradient).
+    Raises:
+        GradientError: the value is not one floating point number.
+
+    >>> import tinytorch as tt
+    >>> tt.value_and_grad(lambda x: (x * x).sum())(tt.tensor([1.0, 3.0]))
+    (tensor(10.), tensor([2., 6.]))
     """
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
@@ -242,7 +265,13 @@ def _fresh(x: Any) -> Tensor:
 
 
 def grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
-    """The gradient of a function of tensors, as a function; compose it for higher orders. See `value_and_grad`."""
+    """The gradient of a function of tensors, as a function; compose it for higher orders. See `value_and_grad`.
+
+    >>> import tinytorch as tt
+    >>> cube = lambda x: x * x * x
+    >>> tt.grad(cube)(tt.tensor(2.0)), tt.grad(tt.grad(cube))(tt.tensor(2.0))
+    (tensor(12.), tensor(12.))
+    """
     both = value_and_grad(function, argnums, has_aux)
 
     @functools.wraps(function)

@@ -36,7 +36,13 @@ from .tensor import Tensor, grad_mode
 
 
 def trace(function: Callable[..., Any], *examples: Any, static: Sequence[str | int] = (), **keywords: Any) -> Graph:
-    """The graph of a function or module for arguments like these; see `tinytorch.frontends.trace`."""
+    """The graph of a function or module for arguments like these; see `tinytorch.frontends.trace`.
+
+    >>> import tinytorch as tt
+    >>> graph = tt.trace(lambda x: (x * 2).exp(), tt.zeros(3))
+    >>> [node.op.name for node in graph.nodes], str(graph.outputs[0].type)
+    (['constant', 'mul', 'exp'], 'f32[3]')
+    """
     found = Surroundings(function)
     with _Grads(found.parameters()):
         return trace_function(function, examples, keywords, handle=Tensor, static=static, names=found.names(),
@@ -55,6 +61,13 @@ def compile(target: Callable[..., Any] | None = None, *, pipeline: str = "train"
         threads: how many to use; by default `TINYTORCH_THREADS` or all cores.
     Returns:
         A `Compiled`, called like `target`.
+
+    >>> import tinytorch as tt
+    >>> @tt.compile
+    ... def norm(x):
+    ...     return (x * x).sum().sqrt()
+    >>> norm(tt.tensor([3.0, 4.0])), len(norm.program.steps)
+    (tensor(5.), 1)
     """
     if target is None:
         return lambda function: compile(function, pipeline=pipeline, passes=passes, static=static, threads=threads)

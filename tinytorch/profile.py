@@ -209,6 +209,11 @@ def profile(target: Callable[..., Any], *examples: Any, **keywords: Any) -> Repo
     Args:
         target: a function, module, training step, or what `tt.compile` made of one.
         examples, keywords: arguments; only their types matter.
+
+    >>> import tinytorch as tt
+    >>> report = tt.profile(tt.nn.Linear(3, 2), tt.zeros(5, 3))
+    >>> report.parameters, report.flops
+    (8, 70)
     """
     fast = target if isinstance(target, Compiled) else compile(target)
     fresh = Compiled(fast.function, fast.pipeline, fast.static, fast.threads)

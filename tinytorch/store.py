@@ -22,6 +22,12 @@ def save(obj: Any, path: str | Path) -> None:
 
     Raises:
         FormatError: `obj` holds something that is neither.
+
+    >>> import tempfile, tinytorch as tt
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tt.save({"weight": tt.ones(2), "epoch": 3}, f"{folder}/run.safetensors")
+    ...     tt.load(f"{folder}/run.safetensors")
+    {'epoch': 3, 'weight': tensor([1., 1.])}
     """
     if isinstance(obj, Graph):
         obj.save(path)
@@ -38,6 +44,12 @@ def load(path: str | Path) -> Any:
 
     Raises:
         FormatError: the file is missing, damaged, or of another kind.
+
+    >>> import tempfile, tinytorch as tt
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tt.save([tt.zeros(2), "note"], f"{folder}/two.safetensors")
+    ...     tt.load(f"{folder}/two.safetensors")
+    [tensor([0., 0.]), 'note']
     """
     arrays, metadata = read_tensors(path)
     if metadata.get("format") == GRAPH_FORMAT:

@@ -44,6 +44,13 @@ class Tensor(Operand):
         requires_grad: whether operations on it are recorded for `backward`.
         grad: d loss / d self after `backward`, or None.
         shape, dtype, ndim: as in NumPy (dtypes are `tt.f32`, …).
+
+    >>> import tinytorch as tt
+    >>> x = tt.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    >>> (x @ x.T).sum().backward()
+    >>> x.shape, x.grad
+    ((2, 2), tensor([[ 8., 12.],
+            [ 8., 12.]]))
     """
 
     __slots__ = ("creator", "grad", "hooks", "name", "requires_grad", "retains_grad", "version")
@@ -429,7 +436,12 @@ def _spread(parts: Sequence[Any]) -> tuple[int, ...]:
 
 
 def as_tensor(thing: Any, dtype: Any = None) -> Tensor:
-    """`thing` as a Tensor, sharing its memory where it can."""
+    """`thing` as a Tensor, sharing its memory where it can.
+
+    >>> import tinytorch as tt
+    >>> x = tt.ones(2); tt.as_tensor(x) is x, tt.as_tensor([1, 2])
+    (True, tensor([1, 2]))
+    """
     if isinstance(thing, Tensor):
         return thing if dtype is None else thing.to(dtype)
     if isinstance(thing, Operand):
@@ -442,6 +454,10 @@ def tensor(data: Any, dtype: Any = None, requires_grad: builtins.bool = False) -
 
     Args:
         dtype: the element type; by default that of an array, f32 for Python floats, i64 for integers, bool.
+
+    >>> import tinytorch as tt
+    >>> tt.tensor([[1.0, 2.0]]), tt.tensor([1, 2], dtype="f64")
+    (tensor([[1., 2.]]), tensor([1., 2.], dtype=f64))
     """
     if isinstance(data, Tensor) and data.is_traced:
         return data.to(dtype or data.dtype)
@@ -462,7 +478,12 @@ def tensor(data: Any, dtype: Any = None, requires_grad: builtins.bool = False) -
 
 
 def matmul(x: Any, y: Any) -> Tensor:
-    """x @ y by NumPy's rules: a vector is a row on the left, a column on the right; stacks of matrices broadcast."""
+    """x @ y by NumPy's rules: a vector is a row on the left, a column on the right; stacks of matrices broadcast.
+
+    >>> import tinytorch as tt
+    >>> tt.matmul(tt.ones(2, 3), tt.ones(3))
+    tensor([3., 3.])
+    """
     x, y = as_tensor(x), as_tensor(y)
     if x.ndim == 0 or y.ndim == 0:
         raise ShapeError(f"matmul({x.type}, {y.type}): a number has no axis to multiply over; use *")
