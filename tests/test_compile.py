@@ -1,5 +1,6 @@
 """`tt.compile`: eager, traced, compiled, and compiled with every pass off agree, on all the shapes a call can have."""
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -552,3 +553,32 @@ def test_a_wrong_label_is_an_error_and_changes_nothing(label: int) -> None:
 def test_a_wrong_label_is_an_error_in_eager_code() -> None:
     with pytest.raises(IndexError, match="3 is not from 0 to 2"):
         ops.cross_entropy(tt.rand(2, 3), tt.tensor([0, 3]))
+
+
+class Experiment:
+    """A user's own class around a model."""
+
+    def __init__(self) -> None:
+        self.parts = [nn.Dropout(1.0)]
+
+    def method(self, x: Any) -> Any:
+        return self.parts[0](x)
+
+
+def test_modes_of_modules_that_are_seen_through_others() -> None:
+    """Train or eval is noticed whether a module stands in a helper's closure, in an object, in a partial."""
+    drop, experiment = nn.Dropout(1.0), Experiment()
+
+    def helper(x: Any) -> Any:
+        return drop(x)
+
+    def inner() -> Any:
+        return lambda x: experiment.method(x)
+
+    ways = [lambda x: helper(x), functools.partial(lambda module, x: module(x), drop), experiment.method, inner()]
+    for way in ways:
+        fast = tt.compile(way)
+        for mode in (True, False, True):
+            drop.train(mode)
+            experiment.parts[0].train(mode)
+            assert fast(tt.ones(2)).tolist() == [1.0 - mode] * 2

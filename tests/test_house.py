@@ -219,6 +219,19 @@ def test_public_names_have_docstrings(package: str) -> None:
     assert not bare, f"{package} exports without a docstring: {', '.join(bare)}"
 
 
+LIBRARY = ["tinytorch", *(f"tinytorch.{room}" for room in (
+    "nn", "nn.functional", "nn.init", "optim", "data", "data.transforms", "text", "train"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("package", LIBRARY)
+def test_public_names_of_the_library_have_examples(package: str) -> None:
+    module = importlib.import_module(package)
+    names = dict(public(module))
+    bare = [name for name, value in names.items() if ">>> " not in (value.__dict__.get("__doc__") or value.__doc__)]
+    assert not bare, f"{package} exports without an example that is run: {', '.join(bare)}"
+    assert len(module.__all__) == len(set(module.__all__)), f"{package}: a name stands twice in __all__"
+
+
 def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """The functions and classes of ours that a package exports."""
     for name in getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]:
