@@ -8,9 +8,12 @@
 
 assert __name__ == "tinytorch", "import tinytorch, installed with pip install -e ."
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tinytorch.ir import Graph, bf16, bool_, errors, f16, f32, f64, i8, i16, i32, i64, u8
 
-from . import data, nn, optim, text, train
+from . import nn, optim
 from .autograd import enable_grad, grad, is_grad_enabled, no_grad, value_and_grad
 from .bench import bench
 from .compile import compile, trace
@@ -23,6 +26,9 @@ from .random import manual_seed
 from .store import load, save
 from .tensor import Parameter, Tensor, as_tensor, matmul, tensor
 
+if TYPE_CHECKING:
+    from . import data, text, train
+
 __all__ = [
     "Graph", "Parameter", "Tensor", "abs", "arange", "argmax", "as_tensor", "bench", "bf16", "bool_", "cat", "clip",
     "compile", "concat", "cos", "data", "enable_grad", "errors", "exp", "eye", "f16", "f32", "f64", "from_numpy",
@@ -33,3 +39,10 @@ __all__ = [
 ]
 
 __version__ = "0.1.0.dev0"
+
+
+def __getattr__(name: str) -> Any:
+    """`tt.data`, `tt.text` and `tt.train` are imported when they are first asked for."""
+    if name in ("data", "text", "train"):
+        return import_module(f"tinytorch.{name}")
+    raise AttributeError(f"module 'tinytorch' has no attribute {name!r}")
