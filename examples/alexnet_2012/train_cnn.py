@@ -2,16 +2,16 @@
 
 In 2012 a network of five convolutions and three linear maps won the ImageNet contest by ten points over everything that
 was not a network (Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks").
-Nothing in it was new but its size, and what made the size trainable: ReLU, many labelled photographs made more by
-cropping and mirroring them at random, momentum, and a fast machine.
+Little in it was new but its size, and what made the size trainable: ReLU, dropout, many labelled photographs made more
+by cropping and mirroring them at random, and a fast machine.
 
 This is that network for photographs of 32 × 32 pixels: five convolutions in the same order, pooling after the first,
 the second and the fifth. What is modernised: batch normalisation (Ioffe and Szegedy, 2015) for their local response
 normalisation and their dropout, kernels of 3 × 3, one linear map for three, and a learning rate that rises and falls
-once (Smith, 2018). So it learns in epochs where theirs took ninety.
+once (Smith, 2018). So five epochs suffice; theirs took ninety, of larger photographs.
 
-Look at the filters of the first layer (filters.png): like theirs, and like the first cells behind the eye, they come to
-see edges and pairs of colours. Look at confusion.png: what is taken for what makes sense. A run that is stopped, by
+Look at what the filters of the first layer make of a photograph (filters.png): some see edges in one direction, some a
+colour. Look at what is taken for what (confusion.png), and at the mistakes (mistakes.png). A run that is stopped, by
 Ctrl-C or otherwise, goes on where it was with --resume.
 
     python examples/alexnet_2012/train_cnn.py               # CIFAR-10, 5 epochs
@@ -68,16 +68,14 @@ def convolution(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 def train(model: nn.Module, learn: data.Dataset, watch: data.Dataset, epochs: int, *, seed: int = 0,
-          lr: float = 0.1, batch: int = 64, **options) -> Trainer:
+          lr: float = 0.1, batch: int = 64, resume: bool = False, **options) -> Trainer:
     """Train with a `Trainer`, which takes the other options; gives it back."""
     batches = data.DataLoader(learn, batch, shuffle=True, drop_last=True, seed=seed, num_workers=1,
                               transform=transforms.Compose(AT_RANDOM + AS_NUMBERS))
-    resume = options.pop("resume", False)
     optimizer = optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
     schedule = optim.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * len(batches), pct_start=0.2)
     trainer = Trainer(model, optimizer, nn.CrossEntropyLoss(), scheduler=schedule, metrics=[Accuracy()], **options)
-    trainer.fit(batches, epochs=epochs, validation=as_they_are(watch), resume=resume,
-                overwrite=not resume)
+    trainer.fit(batches, epochs=epochs, validation=as_they_are(watch), resume=resume, overwrite=not resume)
     return trainer
 
 
@@ -86,15 +84,43 @@ def as_they_are(samples: data.Dataset) -> data.DataLoader:
     return data.DataLoader(samples, 500, transform=transforms.Compose(AS_NUMBERS))
 
 
-def show_filters(model: nn.Module, path: Path) -> Path:
-    """What the first layer looks for: 32 kernels of 3 × 3 pixels in colour."""
+def show_filters(model: nn.Module, test: data.TensorDataset, path: Path) -> Path:
+    """The 32 kernels of the first layer, 3 × 3 pixels in colour, and what each finds in one photograph."""
     from matplotlib.figure import Figure
 
+    maps, _ = next(iter(as_they_are(data.Subset(test, [1]))))
+    with tt.no_grad():
+        for layer in list(model.eval())[:3]:  # convolution, batch norm, ReLU
+            maps = layer(maps)  # (1, 32, 32, 32)
     kernels = model[0].weight.numpy().transpose(0, 2, 3, 1)  # (32, 3, 3, rgb)
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    for axes, kernel in zip(figure.subplots(4, 8).flat, kernels):
-        axes.imshow((kernel - kernel.min()) / np.ptp(kernel))
+    figure = Figure(figsize=(11.5, 5.2), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 4))
+    whole = left.subplots()
+    whole.imshow(test.tensors[0][1].transpose(1, 2, 0))
+    whole.axis("off")
+    for axes, kernel, feature in zip(right.subplots(4, 8).flat, kernels, maps.numpy()[0]):
+        axes.imshow(feature, cmap="gray_r")
         axes.axis("off")
+        corner = axes.inset_axes((0, 0.66, 0.34, 0.34))
+        corner.imshow((kernel - kernel.min()) / np.ptp(kernel))
+        corner.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def show_mistakes(logits: np.ndarray, test: data.TensorDataset, path: Path) -> Path:
+    """The wrong answers given with the greatest confidence."""
+    from matplotlib.figure import Figure
+
+    (images, labels), names = test.tensors, data.CIFAR10_CLASSES
+    chances, answers = tt.tensor(logits).softmax().numpy().max(1), logits.argmax(1)
+    wrong = np.flatnonzero(answers != labels)
+    figure = Figure(figsize=(10, 5.6), layout="constrained")
+    for axes, index in zip(figure.subplots(3, 8).flat, wrong[np.argsort(-chances[wrong])]):
+        axes.imshow(images[index].transpose(1, 2, 0))
+        axes.set_title(f"{names[labels[index]]},\nnot {names[answers[index]]}", fontsize=9)
+        axes.axis("off")
+    figure.suptitle("wrong, and most sure of it: what it is, not what the network says")
     figure.savefig(path, dpi=100)
     return path
 
@@ -106,8 +132,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order (0)")
     parser.add_argument("--quick", action="store_true", help="one epoch")
     parser.add_argument("--eager", action="store_true", help="do not compile the steps")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint, if there is one")
-    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples/train_cnn"), help="for all it writes")
+    parser.add_argument("--resume", action="store_true", help="go on where a run of the same options stopped")
+    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples", NAME), help="for all it writes")
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
 
@@ -118,17 +144,20 @@ def main(argv: list[str] | None = None) -> int:
         parser.exit(2, f"{error}\n")
     tt.manual_seed(args.seed)
     model = build()
+    checkpoints = args.output / ("quick" if args.quick else "full")
     trainer = train(model, learn, watch, args.epochs or (1 if args.quick else 5), seed=args.seed,
-                    compile=not args.eager, resume=args.resume, directory=args.output / "checkpoints",
-                    checkpoint_every=200)
+                    compile=not args.eager, resume=args.resume, directory=checkpoints, checkpoint_every=200)
     if trainer.interrupted:
+        print("--resume goes on from there")
         return 130
 
     confusion = ConfusionMatrix(data.CIFAR10_CLASSES)
-    confusion.update(trainer.predict(as_they_are(test)), test.tensors[1])
+    logits = trainer.predict(as_they_are(test))
+    confusion.update(logits, test.tensors[1])
     Console().print(confusion.table())
-    pictures = confusion.picture(args.output / "confusion.png"), show_filters(model, args.output / "filters.png")
-    print("pictures:", *pictures, args.output / "checkpoints" / "curves.png")
+    print("pictures:", checkpoints / "curves.png", confusion.picture(args.output / "confusion.png"),
+          show_filters(model, test, args.output / "filters.png"),
+          show_mistakes(logits, test, args.output / "mistakes.png"), sep="\n  ")
 
     accuracy = np.trace(confusion.counts) / confusion.counts.sum()
     report = Report(NAME, seed=args.seed, seconds=time.perf_counter() - began,

@@ -2,7 +2,7 @@
 
 In 2018 Radford, Narasimhan, Salimans and Sutskever trained a transformer (Vaswani et al., 2017) on nothing but the next
 word of thousands of books, and found that it had learned much else ("Improving language understanding by generative
-pre-training"). Everything since is larger.
+pre-training"). What came after was above all larger.
 
 This one reads 40,000 lines of plays, a million characters. It begins knowing nothing, not even that there are words.
 Watch the samples that it writes while it learns: first the letters that are frequent, then words, then the form of a
@@ -70,12 +70,11 @@ def build(tokenizer: CharTokenizer, recipe: Recipe) -> nn.GPT:
 
 
 def train(model: nn.GPT, learn: np.ndarray, validate: np.ndarray, recipe: Recipe, *, seed: int = 0,
-          every: int = 500, **options) -> Trainer:
+          every: int = 500, resume: bool = False, **options) -> Trainer:
     """AdamW as in GPT-3: weights of matrices decay, the learning rate warms up and falls along a cosine.
 
     Gives the trainer back, which takes the other options.
     """
-    resume = options.pop("resume", False)
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     optimizer = optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
@@ -107,10 +106,11 @@ def main(argv: list[str] | None = None) -> int:
     length.add_argument("--quick", action="store_true", help="a tiny model, to 2.15, in seconds")
     parser.add_argument("--seed", type=int, default=0, help="of the weights, the order and the samples (0)")
     parser.add_argument("--eager", action="store_true", help="do not compile the steps")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint, if there is one")
-    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples/train_gpt"), help="for all it writes")
+    parser.add_argument("--resume", action="store_true", help="go on where a run of the same options stopped")
+    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples", NAME), help="for all it writes")
     args = parser.parse_args(argv)
-    recipe = LONG if args.long else QUICK if args.quick else CPU
+    name, recipe = ("long", LONG) if args.long else ("quick", QUICK) if args.quick else ("cpu", CPU)
+    checkpoints = args.output / name
 
     began = time.perf_counter()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -120,13 +120,14 @@ def main(argv: list[str] | None = None) -> int:
     forward = None if args.eager else tt.compile(model, pipeline="infer")
     sample = LambdaCallback(on_validation_end=lambda trainer, metrics: print(write(model, tokenizer, 150, forward)))
     trainer = train(model, learn, validate, recipe, seed=args.seed, compile=not args.eager, callbacks=[sample],
-                    directory=args.output / "checkpoints", checkpoint_every=250, resume=args.resume)
+                    directory=checkpoints, checkpoint_every=250, resume=args.resume)
     if trainer.interrupted:
+        print("--resume goes on from there")
         return 130
 
     text = write(model, tokenizer, 1000, forward)
     (args.output / "sample.txt").write_text(text)
-    print(text, f"\n\nthis text: {args.output / 'sample.txt'}, curves: {args.output / 'checkpoints' / 'curves.png'}")
+    print(text, f"\n\nthis text: {args.output / 'sample.txt'}, curves: {checkpoints / 'curves.png'}")
 
     report = Report(NAME, seed=args.seed, seconds=time.perf_counter() - began,
                     gates=[Gate("validation loss", trainer.validation["val_loss"], at_most=recipe.gate)],

@@ -1,4 +1,4 @@
-"""LeNet-5 reads handwritten digits: 99 % of 10,000 it has never seen, with an eighth of the weights of an MLP.
+"""LeNet-5 reads handwritten digits: 99 % of 10,000 it has never seen, with an eighth of the weights of that MLP.
 
 A picture is not a list of numbers: pixels have neighbours, and a stroke is a stroke wherever it stands. LeNet-5 has
 that built in. A convolution looks at 5 × 5 pixels at a time, everywhere with the same 25 weights; subsampling makes
@@ -61,6 +61,7 @@ def show_filters(model: nn.Module, picture: np.ndarray, path: Path) -> None:
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     above, below = figure.subplots(2, 7)
     above[0].imshow(picture[0], cmap="gray_r")
+    above[0].set_title("a digit", fontsize=9)
     for number, (kernel, feature) in enumerate(zip(filters, maps), 1):
         above[number].imshow(kernel, cmap="RdBu_r", vmin=-most, vmax=most)
         above[number].set_title(f"filter {number}", fontsize=9)
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the digits (0)")
     parser.add_argument("--quick", action="store_true", help="the few digits that ship with tinytorch")
     parser.add_argument("--eager", action="store_true", help="do not compile the steps")
-    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples/train_lenet"), help="for pictures")
+    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples", NAME), help="for all it writes")
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
 

@@ -112,6 +112,7 @@ def show_mistakes(chances: np.ndarray, digits: data.TensorDataset, path: Path) -
         if index is not None:
             axes.imshow(pixels[index, 0], cmap="gray_r")
             axes.set_title(f"{labels[index]}, not {answers[index]}", fontsize=9)
+    figure.suptitle("wrong, and most sure of it: what it is, not what the network says")
     figure.savefig(path, dpi=100)
 
 
@@ -122,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the digits (0)")
     parser.add_argument("--quick", action="store_true", help="the few digits that ship with tinytorch")
     parser.add_argument("--eager", action="store_true", help="do not compile the steps")
-    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples/train_mlp"), help="for pictures")
+    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples", NAME), help="for all it writes")
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
 

@@ -11,7 +11,7 @@ If a line can separate the two classes, the rule ends after finitely many mistak
 never comes to rest. Gradient descent on a smooth loss, which has become the way to train everything else, asks instead
 how much each weight matters, and so also learns from examples that are right by a hair.
 
-Look at the mistakes per epoch, at the test digits that both get right, and at weights.png: the two sets of weights are
+Look at the mistakes per epoch, at how many test digits each gets right, and at weights.png: the two sets of weights are
 pictures of "ink here speaks for a 7" (red) and "… for a 1" (blue). Then try a pair that no line separates so well:
 
     python examples/perceptron_1957/rosenblatt_perceptron.py
@@ -119,13 +119,16 @@ def picture(units: dict[str, nn.Linear], digits: tuple[int, int], path: Path) ->
 def main(argv: list[str] | None = None) -> int:
     """Train both, compare, and say whether the gate is reached."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--digits", type=int, nargs=2, default=(1, 7), help="the two to tell apart (1 7)")
+    parser.add_argument("--digits", type=int, nargs=2, default=(1, 7), choices=range(10), metavar="0-9",
+                        help="the two to tell apart (1 7)")
     parser.add_argument("--epochs", type=int, default=5, help="times through the digits (5)")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights and the order (0)")
     parser.add_argument("--quick", action="store_true", help="the few digits that ship with tinytorch")
     parser.add_argument("--eager", action="store_true", help="do not compile the steps")
-    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples/perceptron_1957"), help="for pictures")
+    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples", NAME), help="for all it writes")
     args = parser.parse_args(argv)
+    if args.epochs < 1 or args.digits[0] == args.digits[1]:
+        parser.error("expected two different digits, and at least one epoch")
     args.output.mkdir(parents=True, exist_ok=True)
 
     began = time.perf_counter()

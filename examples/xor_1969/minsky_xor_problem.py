@@ -14,7 +14,7 @@ unit says. Gradient descent finds no line at all, since to say "maybe" everywher
 the bend: with nn.Identity() in place of nn.Tanh(), two layers are one line again.
 
     python examples/xor_1969/minsky_xor_problem.py
-    python examples/xor_1969/minsky_xor_problem.py --hidden 2      # two units suffice, with some luck (try --seed 4)
+    python examples/xor_1969/minsky_xor_problem.py --hidden 2   # two units suffice, with some luck (--seed 4 has none)
 
 Source: M. Minsky, S. Papert, "Perceptrons: an introduction to computational geometry", MIT Press (1969).
 """
@@ -108,8 +108,9 @@ def picture(models: dict[str, nn.Module], path: Path) -> None:
         axes.contourf(ticks, ticks, surface.reshape(101, 101), levels=np.linspace(0, 1, 21), cmap="RdBu_r")
         if surface.min() < 0.5 < surface.max():
             axes.contour(ticks, ticks, surface.reshape(101, 101), levels=[0.5], colors="black")
-        axes.scatter(*POINTS.T, c=TARGETS[:, 0], cmap="RdBu_r", edgecolors="black", s=90, vmin=0, vmax=1)
+        axes.scatter(*POINTS.T, c=TARGETS[:, 0], cmap="RdBu_r", edgecolors="white", linewidths=2, s=110, vmin=0, vmax=1)
         axes.set(title=name, xticks=[0, 1], yticks=[0, 1])
+    figure.suptitle("red: 1, blue: 0, black line: undecided; the points have the colours of the right answers")
     figure.savefig(path, dpi=100)
 
 
@@ -117,18 +118,17 @@ def main(argv: list[str] | None = None) -> int:
     """Train a line and a network, and say whether each does what theory says."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--hidden", type=int, default=8, help="units in the hidden layer (8)")
-    parser.add_argument("--steps", type=int, default=1000, help="of gradient descent (1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the first weights (0)")
-    parser.add_argument("--quick", action="store_true", help="300 steps")
+    parser.add_argument("--quick", action="store_true", help="300 steps of gradient descent in place of 1,000")
     parser.add_argument("--eager", action="store_true", help="do not compile the steps")
-    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples/xor_1969"), help="for pictures")
+    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples", NAME), help="for all it writes")
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
 
     began = time.perf_counter()
     tt.manual_seed(args.seed)
     models = {"a line": build_line(), "a hidden layer": build_network(args.hidden)}
-    steps = 300 if args.quick else args.steps
+    steps = 300 if args.quick else 1000
     first_calls = sum(train(model, name, steps, args.eager) for name, model in models.items())
     models = {"the best of all lines": best_line(), **models}
     reached = {name: evaluate(name, model) for name, model in models.items()}

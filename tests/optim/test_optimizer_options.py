@@ -253,3 +253,37 @@ def test_wrong_options_say_what_is_wrong() -> None:
     for name in EVERY:
         with pytest.raises(OpError, match=f"{name}: there is nothing to optimise"):
             getattr(optim, name)([])
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "Adagrad"])
+def test_ten_steps_in_f64_are_pytorchs_in_f64(name: str, peer: Peer, rng: np.random.Generator) -> None:
+    """The learning rate and the step count are as wide as the parameters."""
+    torch = peer("torch")
+    start = rng.standard_normal(5)
+    ours, theirs = tt.tensor(start, requires_grad=True), torch.tensor(start, requires_grad=True)
+    pairs = [(getattr(o.optim, name)([w], lr=0.1), w) for o, w in ((tt, ours), (torch, theirs))]
+    for _ in range(10):
+        for optimizer, w in pairs:
+            optimizer.zero_grad()
+            (w * w * w).sum().backward()
+            optimizer.step()
+    assert ours.dtype is tt.f64
+    np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), rtol=1e-12)
+    assert pairs[0][0].lr == 0.1
+
+
+@pytest.mark.parametrize(("act", "says"), [
+    (lambda w: tt.optim.SGD(tt.nn.Linear(2, 2)), r"model.parameters\(\), got Linear"),  # type: ignore[arg-type]
+    (lambda w: tt.optim.SGD([w], lr="fast"), "lr=fast"),  # type: ignore[arg-type]
+    (lambda w: tt.optim.Lion([w], betas=None), "betas=None"),  # type: ignore[arg-type]
+    (lambda w: tt.optim.Adam([w], betas=0.9), "betas=0.9"),  # type: ignore[arg-type]
+    (lambda w: tt.optim.Adam([w], betas=(0.9, "x")), "betas"),  # type: ignore[arg-type]
+])
+def test_what_is_no_number_is_an_error(act: Any, says: str) -> None:
+    with pytest.raises(OpError, match=says):
+        act(tt.ones(2, requires_grad=True))
+
+
+def test_a_state_of_something_else_is_an_error() -> None:
+    with pytest.raises(FormatError, match="param_groups, state missing"):
+        tt.optim.SGD([tt.ones(2, requires_grad=True)]).load_state_dict({"weight": 1})

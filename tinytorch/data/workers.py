@@ -2,13 +2,15 @@
 
 Processes are started afresh (spawn), not forked: a fork would copy a runtime without its threads. They get `work` once,
 pickled, where a memory-mapped array travels as the name of its file. When the generator is closed, by the end of the
-tasks, an early `break` or an error, the workers are gone.
+tasks, an early `break` or an error, the workers are gone; where the program is killed, they end by themselves.
 """
 
 import io
 import mmap
+import os
 import pickle
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
@@ -80,6 +82,17 @@ def _begin(pickled: bytes) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which then ends its workers
     _work = pickled
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A program that is killed cannot end its workers, and those would wait for their next task for ever."""
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run(task: tuple[Any, ...]) -> Any:

@@ -23,6 +23,7 @@ from tinytorch.tensor import Parameter, Tensor, as_tensor
 from . import functional as F
 from . import init
 from .functional.attention import attention_weights
+from .functional.check import check_probability
 from .layers import Linear
 from .module import Module
 
@@ -64,6 +65,7 @@ class MultiheadAttention(Module):
                  num_kv_heads: int | None = None) -> None:
         kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         check_heads(f"{type(self).__name__}", embed_dim, num_heads, kv_heads)
+        check_probability(f"{type(self).__name__}(dropout", dropout)
         self.embed_dim, self.num_heads, self.num_kv_heads, self.dropout = embed_dim, num_heads, kv_heads, dropout
         self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
         self.head_dim, self.batch_first, self.add_zero_attn = embed_dim // num_heads, batch_first, add_zero_attn
@@ -110,7 +112,7 @@ class MultiheadAttention(Module):
         self._check(query, key, value)
         q, k, v = (self._heads(t, n, batched) for t, n in
                    zip(self._project(query, key, value), (self.num_heads, *(self.num_kv_heads,) * 2), strict=True))
-        mask = self._mask(attn_mask, key_padding_mask, q.shape[0])
+        mask = self._mask(attn_mask, key_padding_mask, q.shape[0], q.shape[2], k.shape[2])
         k, v, mask, is_causal = self._extend(k, v, mask, is_causal)
         p = self.dropout if self.training else 0.0
         if need_weights:
@@ -146,17 +148,17 @@ class MultiheadAttention(Module):
         order = (0, 2, 1, 3) if self.batch_first or not batched else (1, 2, 0, 3)
         return x.reshape(*x.shape[:2], heads, self.head_dim).permute(*order)
 
-    def _mask(self, attn_mask: Any, padding: Any, batch: int) -> Tensor | None:
+    def _mask(self, attn_mask: Any, padding: Any, batch: int, n: int, m: int) -> Tensor | None:
         """Both masks as one that may be broadcast to (batch, heads, n, m): true where seen, or numbers to add."""
         masks: list[Tensor] = []
         if attn_mask is not None:
-            mask = as_tensor(attn_mask)
+            mask = self._fitting("attn_mask", attn_mask, (n, m), (batch * self.num_heads, n, m))
             if mask.ndim == 3:
                 mask = mask.reshape(batch, self.num_heads, *mask.shape[1:])
             masks.append(mask)
         if padding is not None:
-            padding = as_tensor(padding)
-            masks.append(padding.reshape(-1, 1, 1, padding.shape[-1]))
+            padding = self._fitting("key_padding_mask", padding, (batch, m), *([(m,)] if batch == 1 else []))
+            masks.append(padding.reshape(batch, 1, 1, m))
         for mask in masks:
             if mask.dtype.kind not in "bf":
                 raise OpError(f"{type(self).__name__}: a mask is {mask.type}, expected booleans (true: not to be seen) "
@@ -167,6 +169,14 @@ class MultiheadAttention(Module):
         dtype = next(mask.dtype for mask in masks if mask.dtype.is_float)
         added = [as_tensor(ops.where(m, -math.inf, 0.0)).to(dtype) if m.dtype.kind == "b" else m for m in masks]
         return added[0] if len(added) == 1 else added[0] + added[1]
+
+    def _fitting(self, name: str, given: Any, *shapes: tuple[int, ...]) -> Tensor:
+        """A mask, if it is of one of the shapes."""
+        mask = as_tensor(given)
+        if mask.shape not in shapes:
+            raise ShapeError(f"{type(self).__name__}: {name} is {mask.type}, expected one of shape "
+                             f"{' or '.join(map(str, shapes))}")
+        return mask
 
     def _extend(self, k: Tensor, v: Tensor, mask: Tensor | None,
                 is_causal: bool) -> tuple[Tensor, Tensor, Tensor | None, bool]:

@@ -32,7 +32,7 @@ class _Holder(Module):
     def _checked(self, part: Any) -> Any:
         """`part`, if it may be put in."""
         if not isinstance(part, Module):
-            raise TypeError(f"{type(self).__name__}: expected modules, got {type(part).__name__}: {part!r:.60}")
+            raise OpError(f"{type(self).__name__}: expected modules, got {type(part).__name__}: {part!r:.60}")
         return part
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class _Parameters(Module):
         if isinstance(part, Parameter):
             return part
         if not isinstance(part, Tensor) and not hasattr(part, "__array__"):
-            raise TypeError(f"{type(self).__name__}: expected parameters or tensors, got {type(part).__name__}: "
+            raise OpError(f"{type(self).__name__}: expected parameters or tensors, got {type(part).__name__}: "
                             f"{part!r:.60}")
         return Parameter(part)
 

@@ -55,7 +55,7 @@ class _Convolution(Module):
     def _make_weights(self, rows: int, columns: int, bias: bool, dtype: Any) -> None:
         """weight (rows, columns, *kernel_size) and bias, uniform on ±1 / √(columns · kernel elements)."""
         fan = columns * math.prod(self.kernel_size)
-        bound = 1 / math.sqrt(fan) if fan else 0.0
+        bound = 1 / math.sqrt(fan) if fan > 0 else 0.0
         shape = (rows, columns, *self.kernel_size)
         self.weight = init.uniform_(Parameter(zeros(shape, dtype=dtype)), -bound, bound)
         self.bias = init.uniform_(Parameter(zeros(self.out_channels, dtype=dtype)), -bound, bound) if bias else None

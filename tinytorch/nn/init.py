@@ -16,7 +16,7 @@ import numpy as np
 
 from tinytorch.autograd import no_grad
 from tinytorch.creation import rand, randn
-from tinytorch.ir.errors import OpError, ShapeError
+from tinytorch.ir.errors import DTypeError, OpError, ShapeError
 from tinytorch.tensor import Tensor
 
 __all__ = [
@@ -26,14 +26,14 @@ __all__ = [
 
 
 @no_grad()
-def constant_(tensor: Tensor, value: float) -> Tensor:
-    """All `value`.
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """All `val`.
 
     >>> import tinytorch as tt
     >>> tt.nn.init.constant_(tt.zeros(2), 0.5)
     tensor([0.5, 0.5])
     """
-    return tensor.copy_(value)
+    return tensor.copy_(val)
 
 
 def zeros_(tensor: Tensor) -> Tensor:
@@ -65,6 +65,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     >>> bool((x >= -1).all() & (x < 1).all())
     True
     """
+    _check_floats("uniform_", tensor)
     return tensor.copy_(rand(tensor.shape) * (b - a) + a)
 
 
@@ -76,7 +77,13 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     >>> round(tt.nn.init.normal_(tt.zeros(10000), std=0.02).std().item(), 3)
     0.02
     """
+    _check_floats("normal_", tensor)
     return tensor.copy_(randn(tensor.shape) * std + mean)
+
+
+def _check_floats(function: str, tensor: Tensor) -> None:
+    if not tensor.dtype.is_float:
+        raise DTypeError(f"{function} of {tensor.type}: integers cannot hold such numbers; expected floating point")
 
 
 @no_grad()

@@ -13,11 +13,12 @@ from typing import Any
 
 from tinytorch.autograd import no_grad
 from tinytorch.creation import zeros
-from tinytorch.ir.errors import OpError, ShapeError
+from tinytorch.ir.errors import ShapeError
 from tinytorch.tensor import Parameter, Tensor, as_tensor
 
 from . import functional as F
 from . import init
+from .functional.check import check_probability
 from .functional.layers import check_row
 from .module import Module
 
@@ -41,7 +42,7 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, dtype: Any = "f32") -> None:
         self.in_features, self.out_features = in_features, out_features
-        bound = 1 / math.sqrt(in_features) if in_features else 0.0
+        bound = 1 / math.sqrt(in_features) if in_features > 0 else 0.0
         self.weight = init.uniform_(Parameter(zeros(out_features, in_features, dtype=dtype)), -bound, bound)
         self.bias = init.uniform_(Parameter(zeros(out_features, dtype=dtype)), -bound, bound) if bias else None
 
@@ -71,7 +72,7 @@ class Bilinear(Module):
     def __init__(self, in1_features: int, in2_features: int, out_features: int, bias: bool = True,
                  dtype: Any = "f32") -> None:
         self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
-        bound = 1 / math.sqrt(in1_features) if in1_features else 0.0
+        bound = 1 / math.sqrt(in1_features) if in1_features > 0 else 0.0
         shape = (out_features, in1_features, in2_features)
         self.weight = init.uniform_(Parameter(zeros(shape, dtype=dtype)), -bound, bound)
         self.bias = init.uniform_(Parameter(zeros(out_features, dtype=dtype)), -bound, bound) if bias else None
@@ -143,8 +144,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
-        if not 0 <= p <= 1:
-            raise OpError(f"{type(self).__name__}(p={p}): expected a probability, 0 ≤ p ≤ 1")
+        check_probability(f"{type(self).__name__}(p", p)
         self.p, self.inplace = p, inplace
 
     def forward(self, x: Any) -> Tensor:

@@ -57,6 +57,7 @@ class Module:
     training: bool = True
     _buffers: Mapping[str, bool] = {}  # name -> whether state_dict has it
     _hooks: tuple[Hook, ...] = ()
+    _form: int = 0  # goes up when a part is put in, replaced or taken out: what was compiled knows the parts it saw
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; a subclass says it."""
@@ -66,12 +67,18 @@ class Module:
         return call_with_hooks(self, args, kwargs) if self._hooks else self.forward(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        plain = isinstance(value, Tensor) and not isinstance(value, Parameter)
-        if plain and isinstance(vars(self).get(name), Parameter):
-            raise TypeError(f"{type(self).__name__}.{name} is a parameter, a plain tensor would take its place and "
+        before, part = vars(self).get(name), (Parameter, Module)
+        if isinstance(before, Parameter) and isinstance(value, Tensor) and not isinstance(value, Parameter):
+            raise OpError(f"{type(self).__name__}.{name} is a parameter, a plain tensor would take its place and "
                             "never be trained; assign nn.Parameter(…), or overwrite it: "
                             f"with tt.no_grad(): module.{name}.copy_(…)")
+        if value is not before and (isinstance(value, part) or isinstance(before, part) or name in self._buffers):
+            object.__setattr__(self, "_form", self._form + 1)
         object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        object.__setattr__(self, "_form", self._form + 1)
+        object.__delattr__(self, name)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Own a tensor that is not trained, as `self.name`; it is part of `state_dict` if `persistent`."""
@@ -79,13 +86,13 @@ class Module:
         self._buffers = {**self._buffers, name: persistent}
         setattr(self, name, tensor)
 
-    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Own a parameter, as `self.name`; None says that there could be one."""
-        if parameter is not None and not isinstance(parameter, Parameter):
-            raise TypeError(f"register_parameter({name!r}): expected nn.Parameter(…) or None, got "
-                            f"{type(parameter).__name__}")
+        if param is not None and not isinstance(param, Parameter):
+            raise OpError(f"register_parameter({name!r}): expected nn.Parameter(…) or None, got "
+                            f"{type(param).__name__}")
         self._check_name(name)
-        setattr(self, name, parameter)
+        setattr(self, name, param)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Own a module, as `self.name`, where the name is not known when the class is written.
@@ -97,7 +104,7 @@ class Module:
         (2, 3)
         """
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"add_module({name!r}): expected a module, got {type(module).__name__}: {module!r:.60}")
+            raise OpError(f"add_module({name!r}): expected a module, got {type(module).__name__}: {module!r:.60}")
         self._check_name(name)
         setattr(self, name, module)
 
@@ -161,8 +168,8 @@ class Module:
         """This module and all inside."""
         return (module for _, module in self.named_modules())
 
-    def get_submodule(self, path: str) -> Module:
-        """The module at `path`, such as "blocks.0.attention"; this one at "".
+    def get_submodule(self, target: str) -> Module:
+        """The module at `target`, such as "blocks.0.attention"; this one at "".
 
         Raises:
             AttributeError: there is none; the message names the step that fails.
@@ -172,21 +179,21 @@ class Module:
         Tanh()
         """
         module = self
-        for step in path.split(".") if path else ():
+        for step in target.split(".") if target else ():
             found = vars(module).get(step)
             if not isinstance(found, Module):
                 inside = ", ".join(name for name, _ in module.named_children()) or "none"
-                raise AttributeError(f"{path!r}: {type(module).__name__} has no module {step!r}; it has {inside}")
+                raise AttributeError(f"{target!r}: {type(module).__name__} has no module {step!r}; it has {inside}")
             module = found
         return module
 
-    def get_parameter(self, path: str) -> Parameter:
-        """The parameter at `path`, such as "blocks.0.weight"; an AttributeError if there is none."""
-        return self._at(path, buffer=False)
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter at `target`, such as "blocks.0.weight"; an AttributeError if there is none."""
+        return self._at(target, buffer=False)
 
-    def get_buffer(self, path: str) -> Tensor:
-        """The buffer at `path`, such as "norm.running_mean"; an AttributeError if there is none."""
-        return self._at(path, buffer=True)
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer at `target`, such as "norm.running_mean"; an AttributeError if there is none."""
+        return self._at(target, buffer=True)
 
     def _at(self, path: str, buffer: bool) -> Any:
         owner, _, name = path.rpartition(".")
@@ -228,7 +235,7 @@ class Module:
         """
         return {path: tensor.detach() for path, tensor, _ in _tensors(self, persistent=True)}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Keys:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Keys:
         """Overwrite parameters and buffers in place, with tensors or arrays (PyTorch's on the CPU too) of their shapes.
 
         Args:
@@ -237,7 +244,7 @@ class Module:
             FormatError: keys are missing, unexpected or of another shape; then nothing was changed.
         """
         own = {path: tensor for path, tensor, _ in _tensors(self, persistent=True)}
-        given = {key: as_tensor(value) for key, value in state.items()}
+        given = {key: as_tensor(value) for key, value in state_dict.items()}
         keys = Keys([key for key in own if key not in given], [key for key in given if key not in own])
         faults = [f"{key}: expected {own[key].shape}, got {given[key].shape}" for key in own
                   if key in given and given[key].shape != own[key].shape]
@@ -272,10 +279,10 @@ class Module:
         for parameter in self.parameters():
             clear_grad(parameter, set_to_none)
 
-    def requires_grad_(self, on: bool = True) -> Self:
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Train all parameters inside, or freeze them."""
         for parameter in self.parameters():
-            parameter.requires_grad_(on)
+            parameter.requires_grad_(requires_grad)
         return self
 
     def to(self, dtype: Any) -> Self:
@@ -312,11 +319,11 @@ class Module:
         """As f64: `to("f64")`."""
         return self.to("f64")
 
-    def apply(self, function: Callable[[Module], Any]) -> Self:
-        """Call `function` with each module, those inside first; for initialisation."""
+    def apply(self, fn: Callable[[Module], Any]) -> Self:
+        """Call `fn` with each module, those inside first; for initialisation."""
         for child in self.children():
-            child.apply(function)
-        function(self)
+            child.apply(fn)
+        fn(self)
         return self
 
     # -- printing ------------------------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ class _BatchNorm(Module):
     def _momentum(self) -> Any:
         """The weight of this batch in the statistics that are kept."""
         if self.momentum is None and self.training and self.num_batches_tracked is not None:
-            return 1.0 / (self.num_batches_tracked + 1).float()
+            return (1.0 / (self.num_batches_tracked + 1).double()).to(self.running_mean.dtype)  # type: ignore[union-attr]
         return self.momentum or 0.0
 
     def extra_repr(self) -> str:

@@ -24,6 +24,7 @@ from tinytorch.tensor import Parameter, Tensor, as_tensor
 
 from . import functional as F
 from . import init
+from .functional.check import check_probability
 from .functional.recurrent import gru_step, lstm_step
 from .module import Module
 
@@ -44,8 +45,7 @@ class _Recurrent(Module):
         if min(input_size, hidden_size, num_layers) < 1:
             raise OpError(f"{who}(input_size={input_size}, hidden_size={hidden_size}, num_layers={num_layers}): "
                           "expected numbers ≥ 1")
-        if not 0 <= dropout <= 1:
-            raise OpError(f"{who}(dropout={dropout}): expected a probability, 0 ≤ dropout ≤ 1")
+        check_probability(f"{who}(dropout", dropout)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.bidirectional = bias, batch_first, float(dropout), bidirectional
         self.out_size = self.proj_size or hidden_size

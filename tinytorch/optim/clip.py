@@ -42,6 +42,12 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: Any, norm_t
         OpError: max_norm is negative, or norm_type not positive.
         GradientError: the norm is nan or infinite, and that is an error; no gradient was changed.
         TracingError: error_if_nonfinite inside a traced function, where the norm is not known.
+
+    >>> import tinytorch as tt
+    >>> w = tt.tensor([1.0, 1.0], requires_grad=True)
+    >>> (w * tt.tensor([30.0, 40.0])).sum().backward()
+    >>> tt.optim.clip_grad_norm_(w, 5.0), w.grad
+    (tensor(50.), tensor([3., 4.]))
     """
     if not isinstance(max_norm, Tensor) and not max_norm >= 0:
         raise OpError(f"clip_grad_norm_(max_norm={max_norm}): expected a number ≥ 0")

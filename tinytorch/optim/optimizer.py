@@ -26,7 +26,7 @@ import numpy as np
 
 from tinytorch.autograd import enable_grad, no_grad
 from tinytorch.frontends.trace import Tracer
-from tinytorch.ir import current
+from tinytorch.ir import current, dtypes
 from tinytorch.ir.errors import FormatError, GradientError, OpError, TracingError
 from tinytorch.ir.interp import Builder
 from tinytorch.tensor import Tensor, as_tensor, tensor
@@ -48,8 +48,11 @@ class Group(dict[str, Any]):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
+        params = options["params"]
+        dtype = dtypes.f64 if params and all(p.dtype is dtypes.f64 for p in params) else dtypes.f32
         self._given = float(options["lr"])  # as it was given, in Python's precision
-        dict.__setitem__(self, "lr", tensor(self._given))
+        dict.__setitem__(self, "lr", tensor(self._given, dtype))
+        dict.__setitem__(self, "step", tensor(0.0, dtype))
 
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(self.get(key), Tensor):
@@ -67,7 +70,7 @@ class Group(dict[str, Any]):
         """The learning rate as a Python number: the one that was assigned, or the shortest decimal of the tensor's."""
         outside_traces('a learning rate as a Python number (use group["lr"], a tensor)')
         held = self["lr"].numpy()
-        return self._given if np.float32(self._given) == held else float(str(held))
+        return self._given if held.dtype.type(self._given) == held else float(str(held))
 
 
 class Optimizer:
@@ -78,8 +81,9 @@ class Optimizer:
             their own.
         defaults: the options of all groups that do not say otherwise.
     Attributes:
-        param_groups: dictionaries of options; "lr" holds a tensor (f32, 0-d). Other options are Python values, and
-            constants of a compiled step, which is compiled again when one was changed or a group added.
+        param_groups: dictionaries of options; "lr" holds a 0-d tensor (f64 if all parameters are, else f32). Other
+            options are Python values, and constants of a compiled step, which is compiled again when one was changed or
+            a group added.
         state: for each parameter, its tensors by name.
     Raises:
         OpError: there is nothing to optimise, a parameter is given twice, an option is unknown or makes no sense.
@@ -89,12 +93,22 @@ class Optimizer:
     counts for each parameter the steps in which it had a gradient: it differs for a parameter that has none in some
     steps, and if the optimiser looks at the count (Adam's bias correction, Adagrad's lr_decay, SGD's dampening). Give
     such parameters a group of their own.
+
+    >>> import tinytorch as tt
+    >>> model = tt.nn.Linear(3, 2)
+    >>> groups = [{"params": [model.weight]}, {"params": [model.bias], "weight_decay": 0.0}]
+    >>> opt = tt.optim.AdamW(groups, lr=0.5, weight_decay=0.1)
+    >>> [(group["lr"], group["weight_decay"]) for group in opt.param_groups]
+    [(tensor(0.5), 0.1), (tensor(0.5), 0.0)]
     """
 
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
         self.param_groups: list[Group] = []
         self.state: dict[Tensor, dict[str, Tensor]] = {}
+        if not isinstance(params, Iterable):
+            raise OpError(f"{type(self).__name__}: expected parameters, such as model.parameters(), got "
+                          f"{type(params).__name__}")
         given = [params] if isinstance(params, Tensor) else list(params)
         groups: list[Any] = given if given and isinstance(given[0], dict) else [{"params": given}]
         for group in groups:
@@ -120,7 +134,7 @@ class Optimizer:
                 raise OpError(f"{name}: a parameter of type {p.type} is given twice")
             state[p] = {key: _filled(p, fill) for key, fill in slots.items()}
         self.state.update(state)
-        self.param_groups.append(Group({**options, "params": params, "step": tensor(0.0)}))
+        self.param_groups.append(Group({**options, "params": params}))
 
     def __repr__(self) -> str:
         groups = []
@@ -135,11 +149,12 @@ class Optimizer:
     def check(self, options: Mapping[str, Any]) -> None:
         """Complain (OpError) about options that make no sense."""
         for key in NOT_NEGATIVE:
-            if key in options and not float(options[key]) >= 0:
+            if key in options and not _at_least_0(options[key]):
                 what = "a learning rate" if key == "lr" else "a number"
                 raise OpError(f"{type(self).__name__}({key}={options[key]}): expected {what} ≥ 0")
         betas = options.get("betas", (0.0, 0.0))
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        pair = isinstance(betas, (tuple, list)) and len(betas) == 2
+        if not pair or not all(_at_least_0(beta) and beta < 1 for beta in betas):
             raise OpError(f"{type(self).__name__}(betas={betas}): expected two numbers, 0 ≤ beta < 1")
 
     def check_parameter(self, p: Any) -> None:
@@ -227,7 +242,7 @@ class Optimizer:
                 state[numbers[p]] = {"step": group["step"].clone(), **tensors}
         return {"state": state, "param_groups": groups}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a `state_dict` of this optimiser or PyTorch's of the same name, over the same parameters in order.
 
         Raises:
@@ -235,11 +250,15 @@ class Optimizer:
             OpError: an option makes no sense; then nothing was changed.
         """
         outside_traces("load_state_dict of an optimiser")
-        name, given = type(self).__name__, state["param_groups"]
+        name = type(self).__name__
+        if missing := {"state", "param_groups"} - state_dict.keys():
+            raise FormatError(f"load_state_dict of {name}, nothing was changed: {', '.join(sorted(missing))} missing; "
+                              "is it of an optimiser?")
+        given, state = state_dict["param_groups"], state_dict["state"]
         sizes, wanted = [len(group["params"]) for group in given], [len(group["params"]) for group in self.param_groups]
         if sizes != wanted:
             raise FormatError(f"load_state_dict of {name}: expected groups of {wanted} parameters, got {sizes}")
-        loads = [_Load(self, group, new, state["state"]) for group, new in zip(self.param_groups, given, strict=True)]
+        loads = [_Load(self, group, new, state) for group, new in zip(self.param_groups, given, strict=True)]
         if faults := [fault for load in loads for fault in load.faults]:
             raise FormatError(f"load_state_dict of {name}, nothing was changed: {', '.join(faults)}")
         for load in loads:
@@ -293,6 +312,13 @@ class _Load:
         for key, option in self.options.items():
             self.group[key] = option
         self.group["step"] = self.step
+
+
+def _at_least_0(value: Any) -> bool:
+    try:
+        return float(value) >= 0
+    except (TypeError, ValueError):  # not a number
+        return False
 
 
 def _filled(p: Tensor, fill: float) -> Tensor:

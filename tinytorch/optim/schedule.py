@@ -36,6 +36,12 @@ class LRScheduler:
         base_lrs: the learning rate of each group before any scheduler.
     Raises:
         OpError: `optimizer` is none, or last_epoch is given for one that no scheduler was ever made for.
+
+    >>> import tinytorch as tt
+    >>> opt = tt.optim.SGD([tt.ones(2, requires_grad=True)], lr=1.0)
+    >>> schedule = tt.optim.ExponentialLR(opt, gamma=0.5)
+    >>> schedule.step(); schedule.last_epoch, schedule.base_lrs, schedule.get_last_lr()
+    (1, [1.0], [0.5])
     """
 
     hidden: tuple[str, ...] = ("optimizer",)  # attributes that are not state

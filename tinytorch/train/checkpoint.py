@@ -17,13 +17,14 @@ flushed to the disk and then renamed; so a run that is killed, or a disk that is
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from tinytorch.store import load, save
 from tinytorch.tensor import Tensor
 
 FORMAT = "tinytorch.checkpoint/1"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
@@ -105,6 +107,26 @@ class Checkpoints:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """One run at a time has the directory, which is made where it is missing. The claim dies with its process.
+
+        Raises:
+            CheckpointError: nothing can be written there, which is better known before hours of training than after.
+            OpError: another run has it.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            claim = (self.directory / ".lock").open("a")
+        except OSError as error:
+            raise CheckpointError(error.errno, f"{self.directory}: no checkpoint can be written there: "
+                                  f"{error.strerror or error}; give Trainer(directory=…) a folder of yours") from error
+        with claim:
+            if not _lock(claim):
+                raise OpError(f"fit: another run trains in {self.directory} right now: wait for its end, or give "
+                              "Trainer(directory=…) another folder")
+            yield
+
     def _files(self) -> list[Path]:
         return list(self.directory.iterdir()) if self.directory.is_dir() else []
 
@@ -113,9 +135,24 @@ class Checkpoints:
         folder = next((p for p in (self.directory, *self.directory.resolve().parents) if p.exists()), Path("."))
         older = self.paths()
         newest = f"the newest is {older[0].name}" if older else "there are none"
-        return (f"{path}: the checkpoint cannot be written: {error.strerror or error}. It needs "
-                f"{units.nbytes(needs)}, the disk has {units.nbytes(shutil.disk_usage(folder).free)} left. Checkpoints "
-                f"before it are whole ({newest}), and the model is as it was; make room, and call trainer.save()")
+        room = (f" It needs {units.nbytes(needs)}, the disk has {units.nbytes(shutil.disk_usage(folder).free)} left."
+                if error.errno in FULL else "")
+        return (f"{path}: the checkpoint cannot be written: {error.strerror or error}.{room} Checkpoints before it are "
+                f"whole ({newest}), and the model is as it was; {'make room' if room else 'mend that'}, and call "
+                "trainer.save()")
+
+
+def _lock(file: IO[str]) -> bool:
+    """Whether the file is ours now; also where files cannot be locked."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # not on this system, or not on this disk
+        pass
+    return True
 
 
 def seal(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,17 +169,24 @@ def read(path: str | Path) -> dict[str, Any]:
     found = load(path)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise FormatError(f"{path}: not a checkpoint of a Trainer (expected format {FORMAT!r})")
-    state: dict[str, Any] = found["state"]
-    if checksum(state) != found["checksum"]:
+    state: dict[str, Any] = found.get("state", {})
+    if checksum(state) != found.get("checksum"):
         raise FormatError(f"{path}: damaged: its checksum is not that of its content")
     return state
 
 
-def checksum(state: Any) -> int:
-    """CRC-32 of all tensors and plain values, in order."""
-    total = 0
-    for leaf in flatten(state)[0]:
-        content = leaf.numpy() if isinstance(leaf, Tensor) else leaf
-        array = content if isinstance(content, np.ndarray) else None
-        total = zlib.crc32(repr(leaf).encode() if array is None else np.ascontiguousarray(array).tobytes(), total)
-    return total
+def checksum(state: Any, total: int = 0) -> int:
+    """CRC-32 of all tensors, plain values and names, in an order that saving and loading keeps."""
+    if isinstance(state, Mapping):
+        for key in sorted(state, key=repr):
+            total = checksum(state[key], zlib.crc32(repr(key).encode(), total))
+        return total
+    if isinstance(state, (list, tuple)):
+        for part in state:
+            total = checksum(part, zlib.crc32(b"[" if isinstance(state, list) else b"(", total))
+        return total
+    array = state.numpy() if isinstance(state, Tensor) else state
+    if not isinstance(array, np.ndarray):
+        return zlib.crc32(repr(state).encode(), total)
+    total = zlib.crc32(f"{array.dtype}{array.shape}".encode(), total)
+    return zlib.crc32(np.ascontiguousarray(array).tobytes(), total)

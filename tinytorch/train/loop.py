@@ -7,7 +7,9 @@ after a step: log, callbacks, scheduler, validation, Ctrl-C, checkpoint; so a ch
 from __future__ import annotations
 
 import inspect
+import operator
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +38,7 @@ class Limits:
             raise OpError("fit: expected epochs=… or steps=…, the whole number of them from the beginning of the run")
         for name in ("epochs", "steps", "validate_every"):
             number = getattr(self, name)
-            if number is not None and (not isinstance(number, int) or number < 1):
+            if number is not None and (not hasattr(number, "__index__") or operator.index(number) < 1):
                 raise OpError(f"fit({name}={number!r}): expected an integer ≥ 1")
 
     def total(self, batches: int | None, accumulate: int) -> int | None:
@@ -58,6 +60,8 @@ class Loop:
     def run(self) -> None:
         """Train until a limit, a callback or Ctrl-C says stop."""
         trainer = self.trainer
+        if not self.done() and not trainer.ending and self.owes():
+            self.validate()  # the run before was interrupted in it
         while not self.done():
             self.epoch()
         self.show()
@@ -74,29 +78,44 @@ class Loop:
 
     def epoch(self) -> None:
         """The batches of an epoch that are left, and its end, unless a step is the last."""
+        if not self.trainer.ending:
+            self.batches()
+        if self.trainer.ending:
+            self.end()
+
+    def batches(self) -> None:
+        """The batches that are left."""
         trainer = self.trainer
         empty = not self.position.batch
-        for batch in self.position:
-            empty = False
-            self.batch(batch)
-            if self.done():
-                return
+        with closing(iter(self.position)) as batches:  # after an error too, no worker of the loader is left
+            for batch in batches:
+                empty = False
+                self.batch(batch)
+                if self.done():
+                    return
         if empty:
             raise OpError("fit: the loader gave no batch; one that can be gone through only once is used up by the "
                           "first epoch: give a list, or a DataLoader")
-        leftover = bool(trainer.program.pending)  # fewer batches than accumulate=…
-        if leftover:
+        if trainer.program.pending:  # fewer batches than accumulate=…
             self.moved(Outcome(trainer.loss, trainer.program.flush(), True), ())
+        trainer.ending = True
+
+    def end(self) -> None:
+        """What is due after the last batch; where Ctrl-C breaks off the validation, a run resumed does all of it."""
+        trainer = self.trainer
         self.log()
-        if self.limits.validate_every is None:
+        if self.owes():
             self.validate()
+        if self.owes():
+            return
         if trainer.scheduler is not None and trainer.schedule_every == "epoch":
             _advance(trainer, trainer.validation.get("val_loss"))
-        trainer.epoch += 1
+        trainer.epoch, trainer.ending = trainer.epoch + 1, False
         for callback in trainer.callbacks:
             callback.on_epoch_end(trainer)
         self.interrupted()
-        if trainer.checkpoint_every is None or (leftover and trainer.step % trainer.checkpoint_every == 0):
+        every = trainer.checkpoint_every
+        if every is None or (trainer.step % every == 0 and trainer.saved_step != trainer.step):
             self.save()
 
     def batch(self, batch: Any) -> None:
@@ -121,7 +140,7 @@ class Loop:
 
     def moved(self, outcome: Outcome, parts: tuple[Any, ...]) -> None:
         """What is due when the parameters have moved, but for a checkpoint."""
-        trainer, limits = self.trainer, self.limits
+        trainer = self.trainer
         if not outcome.finite:
             raise trainer.trouble(outcome, parts)
         trainer.step += 1
@@ -134,7 +153,7 @@ class Loop:
             hook(trainer)
         if trainer.scheduler is not None and trainer.schedule_every == "step":
             _advance(trainer, trainer.loss)
-        if limits.validate_every is not None and trainer.step % limits.validate_every == 0:
+        if self.owes():
             self.validate()
 
     def save(self) -> None:
@@ -173,6 +192,13 @@ class Loop:
         trainer.window.reset()
         trainer.log.write(row if trainer.norm is None else {**row, "grad_norm": trainer.norm})
 
+    def owes(self) -> bool:
+        """Whether a validation is due."""
+        trainer, every = self.trainer, self.limits.validate_every
+        if self.limits.validation is None or trainer.validated == trainer.step:
+            return False
+        return trainer.ending if every is None else trainer.step > 0 and trainer.step % every == 0
+
     def validate(self) -> None:
         """Evaluate on the validation data, once a step at most."""
         trainer = self.trainer
@@ -180,7 +206,8 @@ class Loop:
             return
         with trainer.averaged():
             found = trainer.runner.evaluate(self.limits.validation, lambda: self.asked.to_stop)
-        if found is None:  # Ctrl-C
+        if found is None:
+            self.interrupted()
             return
         trainer.validation = {f"val_{name}": value for name, value in found.items()}
         trainer.validated = trainer.step
@@ -199,7 +226,8 @@ def _advance(trainer: Trainer, measure: float | None) -> None:
         trainer.scheduler.step()
         return
     if measure is None:
-        raise OpError(f"{type(trainer.scheduler).__name__} goes by the validation loss: give fit(validation=…)")
+        raise OpError(f"{type(trainer.scheduler).__name__} goes by the validation loss: give fit(validation=…), and "
+                      "validate before the first epoch ends")
     trainer.scheduler.step(measure)
 
 

@@ -24,7 +24,7 @@ from tinytorch.tensor import Tensor
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-COUNTERS = ("step", "epoch", "samples", "seconds", "loss", "norm", "validated", "validation")
+COUNTERS = ("step", "epoch", "samples", "seconds", "loss", "norm", "validated", "validation", "ending")
 OPTIONAL = ("scheduler", "ema")
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,8 @@ class Trainer:
     norm: float | None
     validation: dict[str, Any]
     saved: Path | None
-    saved_at: tuple[int, int, int] | None
+    saved_at: tuple[int, int, int, bool] | None
+    ending: bool  # the batches of the epoch are behind the run, what is due at its end is not
     stopped: str | None
 
     def __init__(self, model: Module, optimizer: Optimizer, loss: Callable[[Any, Any], Any] | None = None, *,
@@ -143,7 +144,7 @@ class Trainer:
         self.step = self.epoch = self.samples = 0
         self.seconds, self.loss, self.norm = 0.0, float("nan"), None
         self.window, self.validated, self.validation = Mean(), -1, {}
-        self.saved, self.saved_at, self.stopped, self.interrupted = None, None, None, False
+        self.saved, self.saved_at, self.stopped, self.interrupted, self.ending = None, None, None, False, False
 
     @property
     def lr(self) -> float:
@@ -180,10 +181,15 @@ class Trainer:
             NonFiniteError: a loss is NaN or infinite; all is as it was before that step.
             CheckpointError: a checkpoint cannot be written.
             FormatError: a checkpoint is damaged, or of another model; then nothing was changed.
-            OpError: there is no limit; or the directory has checkpoints of an earlier run, which are neither to be
+            OpError: there is no limit; another run trains in the directory; or it has checkpoints of an earlier run, which are neither to be
                 resumed nor overwritten.
         """
         limits = Limits(epochs, steps, validation, validate_every)
+        with self.checkpoints.claimed() if self.checkpoints is not None else nullcontext():
+            return self._fit(loader, limits, resume, overwrite)
+
+    def _fit(self, loader: Iterable[Any], limits: Limits, resume: bool | str | Path, overwrite: bool) -> Result:
+        """`fit`, in a directory that nobody else writes into."""
         self.position = Position(loader)
         self._begin(resume, overwrite)
         total = limits.total(self.position.length, self.program.accumulate)
@@ -192,7 +198,7 @@ class Trainer:
                 callback.on_fit_begin(self)
             Loop(self, self.position, limits, bar, asked).run()
             if self.checkpoints is not None:
-                if self.saved_at != (self.step, self.epoch, self.validated):
+                if self.saved_at != self._place():
                     self.save()
                 self._draw(self.checkpoints.directory / "curves.png")
             if self.stopped is not None:
@@ -273,9 +279,18 @@ class Trainer:
         finally:
             self.program.guard.restore(before)
 
+    def _place(self) -> tuple[int, int, int, bool]:
+        """What tells two moments of a run apart."""
+        return self.step, self.epoch, self.validated, self.ending
+
+    @property
+    def saved_step(self) -> int | None:
+        """The step of the last checkpoint."""
+        return self.saved_at[0] if self.saved_at is not None else None
+
     def _note(self, path: Path) -> None:
         """Remember what the last checkpoint holds."""
-        self.saved, self.saved_at = path, (self.step, self.epoch, self.validated)
+        self.saved, self.saved_at = path, self._place()
 
     def _draw(self, path: Path) -> None:
         """Draw the curves; a run is not lost for a picture."""

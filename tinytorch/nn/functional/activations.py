@@ -32,7 +32,7 @@ def relu(x: Any, inplace: bool = False) -> Tensor:
     >>> tt.nn.functional.relu(tt.tensor([-1.0, 2.0]))
     tensor([0., 2.])
     """
-    return as_tensor(ops.relu(x))
+    return as_tensor(ops.relu(as_tensor(x)))
 
 
 def relu6(x: Any, inplace: bool = False) -> Tensor:
@@ -52,7 +52,7 @@ def leaky_relu(x: Any, negative_slope: float = 0.01, inplace: bool = False) -> T
     >>> tt.nn.functional.leaky_relu(tt.tensor([-1.0, 2.0]))
     tensor([-0.01,  2.  ])
     """
-    return as_tensor(ops.leaky_relu(x, negative_slope))
+    return as_tensor(ops.leaky_relu(as_tensor(x), negative_slope))
 
 
 def prelu(x: Any, weight: Any) -> Tensor:
@@ -96,7 +96,7 @@ def gelu(x: Any, approximate: str = "none") -> Tensor:
     >>> tt.nn.functional.gelu(tt.tensor([-1.0, 2.0]))
     tensor([-0.1587,  1.9545])
     """
-    return as_tensor(ops.gelu(x, approximate))
+    return as_tensor(ops.gelu(as_tensor(x), approximate))
 
 
 def silu(x: Any, inplace: bool = False) -> Tensor:
@@ -106,7 +106,7 @@ def silu(x: Any, inplace: bool = False) -> Tensor:
     >>> tt.nn.functional.silu(tt.tensor([-1.0, 2.0]))
     tensor([-0.2689,  1.7616])
     """
-    return as_tensor(ops.silu(x))
+    return as_tensor(ops.silu(as_tensor(x)))
 
 
 def mish(x: Any, inplace: bool = False) -> Tensor:
@@ -139,7 +139,7 @@ def sigmoid(x: Any) -> Tensor:
     >>> tt.nn.functional.sigmoid(tt.tensor([0.0, 2.0]))
     tensor([0.5   , 0.8808])
     """
-    return as_tensor(ops.sigmoid(x))
+    return as_tensor(ops.sigmoid(as_tensor(x)))
 
 
 def tanh(x: Any) -> Tensor:
@@ -149,7 +149,7 @@ def tanh(x: Any) -> Tensor:
     >>> tt.nn.functional.tanh(tt.tensor([0.0, 2.0]))
     tensor([0.   , 0.964])
     """
-    return as_tensor(ops.tanh(x))
+    return as_tensor(ops.tanh(as_tensor(x)))
 
 
 def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:

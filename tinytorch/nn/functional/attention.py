@@ -17,6 +17,7 @@ from tinytorch.ir.errors import OpError, ShapeError
 from tinytorch.ir.types import broadcast_shapes
 from tinytorch.tensor import Tensor, as_tensor
 
+from .check import as_floats, check_probability
 from .layers import dropout
 
 __all__ = ["scaled_dot_product_attention"]
@@ -47,11 +48,10 @@ def scaled_dot_product_attention(query: Any, key: Any, value: Any, attn_mask: An
     tensor([[0.],
             [2.]])
     """
-    query, key, value = as_tensor(query), as_tensor(key), as_tensor(value)
+    query, key, value = (as_floats("scaled_dot_product_attention", t) for t in (query, key, value))
     mask = None if attn_mask is None else as_tensor(attn_mask)
     _check(query, key, value, mask, enable_gqa)
-    if not 0 <= dropout_p <= 1:
-        raise OpError(f"scaled_dot_product_attention(dropout_p={dropout_p}): expected a probability, 0 ≤ dropout_p ≤ 1")
+    check_probability("scaled_dot_product_attention(dropout_p", dropout_p)
     heads = query.shape[:-2]
     grouped = enable_gqa and query.shape[-3:-2] != key.shape[-3:-2]
     if grouped:
@@ -114,9 +114,15 @@ def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, enabl
         raise ShapeError(f"{shown}: expected (…, time, head_dim) each")
     if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise ShapeError(f"{shown}: query and key must agree in their last extent, key and value in the one before")
+    lead = query.shape[:-2]
+    if not enable_gqa:
+        try:
+            lead = broadcast_shapes(lead, key.shape[:-2])
+            broadcast_shapes(lead, value.shape[:-2])
+        except ShapeError:
+            raise ShapeError(f"{shown}: the axes before the last two do not broadcast") from None
     if mask is None:
         return
-    lead = query.shape[:-2] if enable_gqa else broadcast_shapes(query.shape[:-2], key.shape[:-2])
     scores = (*lead, query.shape[-2], key.shape[-2])
     if mask.dtype.kind not in "bf":
         raise OpError(f"{shown}: the mask is {mask.type}, expected booleans (true: may be seen) or numbers to add; "

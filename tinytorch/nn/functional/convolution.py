@@ -22,6 +22,7 @@ from tinytorch.ir import ops
 from tinytorch.ir.errors import OpError, ShapeError
 from tinytorch.tensor import Tensor, as_tensor
 
+from .check import as_floats
 from .layers import pad
 from .spatial import Windows, as_given, as_images, numbers
 
@@ -90,7 +91,7 @@ def conv2d(x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any 
 
 def _convolve(name: str, n: int, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
               groups: int) -> Tensor:
-    x, weight = as_tensor(x), as_tensor(weight)
+    x, weight = as_floats(name, x), as_tensor(weight)
     call = f"{name}({x.type}, weight {weight.type}, groups={groups})"
     images = as_images(name, x, n)
     if weight.ndim != n + 2:
@@ -168,7 +169,7 @@ def conv_transpose2d(x: Any, weight: Any, bias: Any = None, stride: Any = 1, pad
 
 def _stamp(name: str, n: int, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
            groups: int, dilation: Any) -> Tensor:
-    x, weight = as_tensor(x), as_tensor(weight)
+    x, weight = as_floats(name, x), as_tensor(weight)
     call = f"{name}({x.type}, weight {weight.type}, groups={groups})"
     images = as_images(name, x, n)
     if weight.ndim != n + 2:

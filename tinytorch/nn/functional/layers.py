@@ -20,7 +20,7 @@ from tinytorch.ir.errors import OpError, ShapeError
 from tinytorch.random import next_key
 from tinytorch.tensor import Tensor, as_tensor
 
-from .check import check_range
+from .check import as_floats, check_probability, check_range
 
 __all__ = [
     "bilinear", "cosine_similarity", "dropout", "dropout1d", "dropout2d", "embedding", "linear", "normalize", "one_hot",
@@ -35,11 +35,13 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
 
     Raises:
         ShapeError: the shapes do not fit.
+        DTypeError: x is not floating point.
 
     >>> import tinytorch as tt
     >>> tt.nn.functional.linear(tt.tensor([1.0, 2.0]), tt.tensor([[1.0, 10.0]]))
     tensor([21.])
     """
+    x = as_floats("linear", x)
     return as_tensor(ops.linear(x, weight) if bias is None else ops.linear(x, weight, bias))
 
 
@@ -53,7 +55,7 @@ def bilinear(x1: Any, x2: Any, weight: Any, bias: Any = None) -> Tensor:
     >>> tt.nn.functional.bilinear(tt.ones(4, 2), tt.ones(4, 3), tt.ones(5, 2, 3)).shape
     (4, 5)
     """
-    x1, x2, weight = as_tensor(x1), as_tensor(x2), as_tensor(weight)
+    x1, x2, weight = as_floats("bilinear", x1), as_floats("bilinear", x2), as_tensor(weight)
     if (not x1.ndim or weight.ndim != 3 or x1.shape[:-1] != x2.shape[:-1]
             or (x1.shape[-1:], x2.shape[-1:]) != (weight.shape[1:2], weight.shape[2:])):
         raise ShapeError(f"bilinear({x1.type}, {x2.type}, weight {weight.type}): expected x1 (…, in1) and x2 (…, in2) "
@@ -74,8 +76,9 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False
     >>> sorted(set(tt.nn.functional.dropout(tt.ones(100), 0.75).tolist()))
     [0.0, 4.0]
     """
+    check_probability("dropout(p", p)
     x = as_tensor(x)
-    return as_tensor(ops.dropout(x, next_key(), p)) if training and p else x
+    return as_tensor(ops.dropout(as_floats("dropout", x), next_key(), p)) if training and p else x
 
 
 def dropout1d(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -91,7 +94,7 @@ def dropout1d(x: Any, p: float = 0.5, training: bool = True, inplace: bool = Fal
     x = as_tensor(x)
     if x.ndim not in (2, 3):
         raise ShapeError(f"dropout1d of {x.type}: expected (batch, channels, length) or (channels, length)")
-    return _drop_channels(x, x.ndim - 1, p, training)
+    return _drop_channels("dropout1d", x, x.ndim - 1, p, training)
 
 
 def dropout2d(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -109,13 +112,15 @@ def dropout2d(x: Any, p: float = 0.5, training: bool = True, inplace: bool = Fal
     x = as_tensor(x)
     if x.ndim < 2:
         raise ShapeError(f"dropout2d of {x.type}: expected (batch, channels, height, width)")
-    return _drop_channels(x, 2, p, training)
+    return _drop_channels("dropout2d", x, 2, p, training)
 
 
-def _drop_channels(x: Tensor, axes: int, p: float, training: bool) -> Tensor:
+def _drop_channels(function: str, x: Tensor, axes: int, p: float, training: bool) -> Tensor:
     """x times one number, 0 or 1 / (1 - p), for each place in its first axes."""
+    check_probability(f"{function}(p", p)
     if not training or not p:
         return x
+    x = as_floats(function, x)
     channels = ones(*x.shape[:axes], *(1 for _ in x.shape[axes:]), dtype=x.dtype)
     return as_tensor(x * ops.dropout(channels, next_key(), p))
 
@@ -127,6 +132,7 @@ def embedding(indices: Any, weight: Any, padding_idx: int | None = None) -> Tens
         padding_idx: a row that gets no gradient from here; a negative one counts from the end.
     Raises:
         IndexError: a row is not there, in eager and in compiled code.
+        DTypeError: indices are not integers.
 
     >>> import tinytorch as tt
     >>> tt.nn.functional.embedding(tt.tensor([2, 0]), tt.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinytorch.ir import ops
-from tinytorch.ir.errors import OpError, ShapeError
+from tinytorch.ir.errors import DTypeError, OpError, ShapeError
 from tinytorch.tensor import Tensor, as_tensor
 
 from .check import check_range, reduced, same_shape
@@ -44,6 +44,7 @@ def cross_entropy(input: Any, target: Any, weight: Any = None, *, ignore_index: 
     Raises:
         IndexError: a label is not one of the classes, in eager and in compiled code.
         ShapeError: the shapes do not fit.
+        DTypeError: input is not floating point.
         OpError: label_smoothing is not from 0 to 1.
 
     >>> import tinytorch as tt
@@ -84,6 +85,9 @@ def nll_loss(input: Any, target: Any, weight: Any = None, *, ignore_index: int |
 def _class_axis(function: str, input: Tensor, target: Tensor) -> int:
     """The axis of the classes, if labels of this type fit."""
     axis = min(1, input.ndim - 1)
+    if not input.dtype.is_float:
+        raise DTypeError(f"{function}({input.type}, {target.type}): expected floating point input first, and labels "
+                         "second; convert the input, as in x.float()")
     if not input.ndim or target.dtype.kind not in "iu" or target.shape != input.shape[:axis] + input.shape[axis + 1:]:
         raise ShapeError(f"{function}({input.type}, {target.type}): expected input (batch, classes, …) and one integer "
                          "label for each, (batch, …)")
@@ -99,8 +103,9 @@ def _classes_last(function: str, input: Tensor, target: Tensor) -> Tensor:
 def _labels(function: str, labels: Tensor, classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor | None]:
     """Labels that can be picked (IndexError if not), and which are ignored (None if none is); those read 0."""
     known = labels.payload if isinstance(labels.payload, np.ndarray) else None
-    ignored = None
-    if ignore_index is not None and (known is None or (known == ignore_index).any()):
+    ignored, limits = None, np.iinfo(labels.dtype.np)
+    possible = ignore_index is not None and limits.min <= ignore_index <= limits.max  # u8 holds no -100
+    if possible and (known is None or (known == ignore_index).any()):
         ignored = labels == ignore_index
         labels = as_tensor(ops.where(ignored, 0, labels))
     if known is not None:  # in traced code whoever picks checks: ops.cross_entropy, `check_range` in _picked

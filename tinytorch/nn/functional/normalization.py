@@ -27,6 +27,8 @@ from tinytorch.ir import ops
 from tinytorch.ir.errors import OpError, ShapeError
 from tinytorch.tensor import Tensor, as_tensor, tensor
 
+from .check import as_floats
+
 __all__ = ["batch_norm", "group_norm", "layer_norm", "rms_norm"]
 
 
@@ -44,7 +46,7 @@ def layer_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None
     >>> tt.nn.functional.layer_norm(tt.tensor([[1.0, 3.0]]), 2)
     tensor([[-1.,  1.]])
     """
-    x = as_tensor(x)
+    x = as_floats("layer_norm", x)
     axes = _last_axes("layer_norm", x, normalized_shape)
     y = ops.layer_norm(x, *([] if weight is None else [weight] if bias is None else [weight, bias]), axis=axes, eps=eps)
     return as_tensor(y + bias if weight is None and bias is not None else y)
@@ -64,7 +66,7 @@ def rms_norm(x: Any, normalized_shape: int | Sequence[int], weight: Any = None, 
     >>> tt.nn.functional.rms_norm(tt.tensor([[1.0, 7.0]]), 2)
     tensor([[0.2, 1.4]])
     """
-    x = as_tensor(x)
+    x = as_floats("rms_norm", x)
     axes = _last_axes("rms_norm", x, normalized_shape)
     eps = _epsilon(x) if eps is None else eps
     return as_tensor(ops.rms_norm(x, *([] if weight is None else [weight]), axis=axes, eps=eps))
@@ -98,7 +100,7 @@ def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, ep
     >>> tt.nn.functional.group_norm(tt.tensor([[[1.0], [3.0], [0.0], [8.0]]]), 2).flatten()
     tensor([-1.,  1., -1.,  1.])
     """
-    x = as_tensor(x)
+    x = as_floats("group_norm", x)
     _check_channels("group_norm", x, weight=weight, bias=bias)
     batch, channels, *rest = x.shape
     if num_groups < 1 or channels % num_groups:
@@ -132,7 +134,7 @@ def batch_norm(x: Any, running_mean: Tensor | None, running_var: Tensor | None, 
     >>> mean, var
     (tensor([0.2]), tensor([1.1]))
     """
-    x = as_tensor(x)
+    x = as_floats("batch_norm", x)
     _check_channels("batch_norm", x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     axes = (0, *range(2, x.ndim))
     count = math.prod(x.shape[axis] for axis in axes)

@@ -21,10 +21,10 @@ LAYOUTS = {1: "(batch, channels, length) or (channels, length)",
 
 def numbers(name: str, value: Any, n: int, least: int = 1) -> tuple[int, ...]:
     """One number for all of `n` axes, or one for each, none below `least`."""
-    found = (value,) * n if isinstance(value, (int, np.integer)) else tuple(value)
-    if len(found) != n or any(number < least for number in found):
+    found = tuple(value) if isinstance(value, (tuple, list)) else (value,) * n
+    if len(found) != n or any(not isinstance(number, (int, np.integer)) or number < least for number in found):
         wanted = "one number" if n == 1 else f"one number, or {n}"
-        raise ShapeError(f"{name}={value!r}: expected {wanted}, each at least {least}")
+        raise ShapeError(f"{name}={value!r}: expected {wanted}, each whole and at least {least}")
     return tuple(map(int, found))
 
 
