@@ -529,6 +529,7 @@ def attentions() -> list[Sample]:
         Sample((*qkv(2, 3), np.zeros((2, 3), bool)), torch=False),
         Sample(tuple(map(turned, qkv(3, 4)))),
         Sample(qkv(4, 2), {"causal": True}, torch=False),
+        Sample(qkv(2, 0), torch=False),
     ]
 
 
@@ -1262,10 +1263,12 @@ ENTRIES: dict[str, Entry] = {
     ),
     # softmax and its family
     "softmax": Entry(
-        [*rows(), Sample((whole(2, 3),), torch=False)], torch=lambda x, axis=-1: torch.softmax(x, axis), bad=NO_AXIS[:1]
+        [*rows(), Sample((some(3, 0),)), Sample((whole(2, 3),), torch=False)],
+        torch=lambda x, axis=-1: torch.softmax(x, axis),
+        bad=NO_AXIS[:1],
     ),
     "log_softmax": Entry(
-        [*rows(), Sample((whole(2, 3),), torch=False)],
+        [*rows(), Sample((some(3, 0),)), Sample((whole(2, 3),), torch=False)],
         torch=lambda x, axis=-1: torch.log_softmax(x, axis),
         bad=NO_AXIS[:1],
     ),

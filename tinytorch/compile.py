@@ -153,11 +153,14 @@ class Compiled:
         tree: Tree | int = len(args)  # of tensors and nothing else, which is the usual case
         if kwargs or not all(isinstance(arg, (Tensor, np.ndarray)) for arg in args):
             leaves, tree = flatten((args, kwargs) if kwargs else args)
-        key = self._key(leaves, tree, self._static_leaves(args, kwargs) if self.static else ())
+        fixed = self._static_leaves(args, kwargs) if self.static else ()
+        key = self._key(leaves, tree, fixed)
         for entry in self.entries.get(key, ()):
             if entry.holds():
                 return self._run(entry, leaves)
         with self._lock:
+            self._modules = Surroundings(self.function).all_modules()  # parts may have come and gone
+            key = self._key(leaves, tree, fixed)
             for entry in self.entries.get(key, ()):
                 if entry.holds():
                     return self._run(entry, leaves)
@@ -223,7 +226,7 @@ class Compiled:
                 parts.append(float)
             else:
                 parts += (type(leaf), leaf)
-        key = (tree, tuple(parts), grad_mode.enabled, tuple([(m.training, m._hooks) for m in self._modules]))
+        key = (tree, tuple(parts), grad_mode.enabled, tuple([(m.training, m._hooks, m._form) for m in self._modules]))
         try:
             hash(key)
         except TypeError:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinytorch.ir import as_dtype, current, ops
+from tinytorch.ir.errors import ShapeError
 from tinytorch.ir.interp import Builder
 
 from .random import next_key
@@ -30,6 +31,8 @@ def full(shape: Any, value: float, dtype: Any = None, requires_grad: bool = Fals
     """
     kind = as_dtype(type(value) if dtype is None else dtype)
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if any(n < 0 for n in shape):
+        raise ShapeError(f"a tensor of shape {shape}: extents cannot be negative")
     if _is_tracing():
         return as_tensor(ops.broadcast_to(ops.constant(kind.np.type(value).item(), kind), shape))
     return Tensor(np.full(shape, value, kind.np)).requires_grad_(requires_grad)

@@ -515,4 +515,4 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: builtins.bool = True) -> None:
         super().__init__(np.asarray(as_tensor(data).numpy(), order="C"))
-        self.requires_grad = requires_grad
+        self.requires_grad_(requires_grad)

@@ -158,13 +158,18 @@ def _axis(x: Any, axis: int = -1) -> Prepared:
     return (x,), {"axis": normalize_axis(axis, x.ndim)}
 
 
+def _top(x: Any, axis: int) -> Any:
+    """The greatest along an axis, or anything where there is nothing."""
+    return max(x, axis, True) if x.shape[axis] else sum(x, axis, True)
+
+
 def _softmax(x: Any, *, axis: int) -> Any:
-    e = exp(x - max(x, axis, True))
+    e = exp(x - _top(x, axis))
     return e / sum(e, axis, True)
 
 
 def _log_softmax(x: Any, *, axis: int) -> Any:
-    s = x - max(x, axis, True)
+    s = x - _top(x, axis)
     return s - log(sum(exp(s), axis, True))
 
 
@@ -298,7 +303,7 @@ def _attention_weights(q: Any, k: Any, *mask: Any, causal: bool, scale: float) -
     if causal:
         n, m = scores.shape[-2:]
         scores = where(ge(iota((n, m), 0) + (m - n), iota((n, m), 1)), scores, -math.inf)
-    top = max(scores, -1, True)
+    top = _top(scores, -1)
     e = exp(scores - where(eq(top, -math.inf), 0.0, top))
     total = sum(e, -1, True)
     return e / where(eq(total, 0.0), 1.0, total)  # a row with every key masked gives zeros

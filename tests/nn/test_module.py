@@ -297,6 +297,21 @@ def test_a_compiled_function_notices_hooks_that_come_and_go() -> None:
     assert fast(x).tolist() == [1, 1]
 
 
+def test_a_compiled_function_notices_parts_that_come_and_go() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    fast, x = tt.compile(net), tt.ones(1, 2)
+    near(fast(x), net(x))
+    net[1] = nn.Linear(2, 3)
+    near(fast(x), net(x))
+    net[0].weight = nn.Parameter(tt.ones(2, 2))
+    near(fast(x), net(x))
+    net.append(nn.ReLU())
+    near(fast(x), net(x))
+    net[0].weight = net[0].weight
+    near(fast(x), net(x))
+    assert repr(fast).endswith(": 4 programs>")
+
+
 # -- containers --------------------------------------------------------------------------------------------------------
 
 
