@@ -11,8 +11,8 @@ normalisation and their dropout, kernels of 3 × 3, one linear map for three, an
 once (Smith, 2018). So five epochs suffice; theirs took ninety, of larger photographs.
 
 Look at what the filters of the first layer make of a photograph (filters.png): some see edges in one direction, some a
-colour. Look at what is taken for what (confusion.png), and at the mistakes (mistakes.png). A run that is stopped, by
-Ctrl-C or otherwise, goes on where it was with --resume.
+colour. Look at what is taken for what (confusion.png), and at the mistakes (mistakes.png), not all of which are the
+network's. A run that is stopped, by Ctrl-C or otherwise, goes on where it was with --resume.
 
     python examples/alexnet_2012/train_cnn.py               # CIFAR-10, 5 epochs
     python examples/alexnet_2012/train_cnn.py --quick       # 1 epoch, 60 %

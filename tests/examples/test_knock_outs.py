@@ -82,8 +82,9 @@ def rule_does_nothing(patch: Patch, script: ModuleType) -> None:
 
 
 def linear_hidden_layer(patch: Patch, script: ModuleType) -> None:
-    """Two layers with nothing between them are one."""
+    """Layers with nothing between them are one."""
     patch.setattr(nn, "Tanh", nn.Identity)
+    patch.setattr(nn, "ReLU", nn.Identity)
 
 
 def bent_line(patch: Patch, script: ModuleType) -> None:
@@ -107,6 +108,18 @@ def one_vector_for_all(patch: Patch, script: ModuleType) -> None:
     patch.setattr(nn.Embedding, "forward", lambda self, x: F.embedding(x, self.weight.detach() * 0.0 + 0.5))
 
 
+def no_hidden_layer(patch: Patch, script: ModuleType) -> None:
+    """All that is left is b + W e."""
+    patch.setattr(tt.Tensor, "tanh", lambda self: self * 0.0)
+
+
+def shuffled_text(patch: Patch, script: ModuleType) -> None:
+    """The text to learn from has the right letters in another order."""
+    tokenizer, learn, validate = script.load()
+    learn = np.random.default_rng(0).permutation(learn)
+    patch.setattr(script, "load", lambda: (tokenizer, learn, validate))
+
+
 def uniform_attention(patch: Patch, script: ModuleType) -> None:
     """Every character that may be seen is seen alike."""
     real = F.scaled_dot_product_attention
@@ -116,11 +129,11 @@ def uniform_attention(patch: Patch, script: ModuleType) -> None:
 KNOCK_OUTS: dict[str, list[KnockOut]] = {
     PERCEPTRON: [zero_gradient, shuffled_labels, rule_does_nothing],
     XOR: [zero_gradient, zero_loss, linear_hidden_layer, bent_line],
-    MLP: [zero_loss, shuffled_labels],
-    LENET: [zero_gradient, frozen_filters],
-    NAMES: [shuffled_labels, one_vector_for_all],
+    MLP: [zero_gradient, zero_loss, shuffled_labels, linear_hidden_layer],
+    LENET: [zero_gradient, shuffled_labels, frozen_filters],
+    NAMES: [zero_gradient, shuffled_labels, one_vector_for_all, no_hidden_layer],
     CNN: [frozen_filters, shuffled_labels],
-    GPT: [uniform_attention, zero_gradient],
+    GPT: [zero_gradient, shuffled_text, uniform_attention],
 }
 
 
@@ -161,3 +174,10 @@ def test_gate_fails_without(script: str, knock_out: KnockOut, reduced: Any, monk
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **options: None)  # half of the time
     row = reduced(script, knock_out)
     assert row["exit"] == 1 and not row["reached"], row
+
+
+def test_no_name_is_both_learned_and_asked(example: Any, monkeypatch: Patch) -> None:
+    script = example(NAMES)
+    monkeypatch.setattr(script, "windows", set)
+    parts = script.load(0)
+    assert sum(map(len, parts)) == len(set.union(*parts)) == len(set(data.names()))

@@ -132,8 +132,14 @@ def test_scripts_explain_themselves(script: str, example: Any, capsys: pytest.Ca
     with pytest.raises(SystemExit) as stopped:
         example(script).main(["--help"])
     told = capsys.readouterr().out
-    assert stopped.value.code == 0 and all(f"--{option}" in told for option in ("seed", "eager", "output"))
-    assert "--quick" in told or "--long" in told, "a run of another length"
+    assert stopped.value.code == 0 and all(f"--{option}" in told for option in ("seed", "quick", "eager", "output"))
+
+
+@pytest.mark.parametrize("wrong", [["--digits", "3", "3"], ["--digits", "1", "12"], ["--epochs", "0"]])
+def test_perceptron_wants_two_digits_and_an_epoch(wrong: list[str], example: Any) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        example(PERCEPTRON).main(["--quick", *wrong])
+    assert stopped.value.code == 2
 
 
 @pytest.mark.parametrize("script", [PERCEPTRON, MLP, LENET])
