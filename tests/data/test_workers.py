@@ -228,3 +228,19 @@ class Holder:
 
     def __call__(self) -> Any:
         return self.array
+
+
+def test_where_the_program_is_killed_its_workers_end(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text("""
+import multiprocessing, os, signal
+import numpy as np
+from tinytorch.data import DataLoader, TensorDataset
+if __name__ == "__main__":
+    for _ in DataLoader(TensorDataset(np.zeros(100)), 1, num_workers=2, workers="process"):
+        print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+""")
+    run = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                         timeout=30)
+    assert run.returncode == -9 and len(run.stdout.split()) == 2  # and the pipe has an end: no worker has it open

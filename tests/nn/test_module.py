@@ -1,7 +1,6 @@
 """What a Module keeps and how it is found, hooks, containers; every public name of nn has an example."""
 
 import copy
-import inspect
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ from against_torch import check_module, near
 import tinytorch as tt
 from tinytorch import nn
 from tinytorch.ir.errors import DTypeError, FormatError, OpError, TracingError
-from tinytorch.nn import functional as F
 
 Peer = Callable[[str], ModuleType]
 RNG = np.random.default_rng(3)
@@ -416,19 +414,3 @@ def test_wrong_parts_say_what_is_wrong() -> None:
     for call, error, words in wrong:
         with pytest.raises(error, match=words):
             call()
-
-
-# -- documentation -----------------------------------------------------------------------------------------------------
-
-
-def test_every_public_name_has_an_example() -> None:
-    missing = []
-    for room in (nn, F, nn.init):
-        for name in room.__all__:
-            thing = getattr(room, name)
-            documented = inspect.isclass(thing) or inspect.isfunction(thing)
-            text = vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__
-            if documented and ">>> " not in (text or ""):
-                missing.append(f"{room.__name__}.{name}")
-    assert not missing, f"without an example in the docstring: {', '.join(missing)}"
-    assert len(nn.__all__) == len(set(nn.__all__)) and len(F.__all__) == len(set(F.__all__)), "a name stands twice"

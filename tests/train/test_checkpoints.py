@@ -1,5 +1,6 @@
 """Checkpoints that meet trouble: a full disk, a damaged file, another model. Nothing is lost, and it is said."""
 
+import contextlib
 import errno
 import json
 import re
@@ -17,7 +18,7 @@ import tinytorch as tt
 from tinytorch import nn, optim
 from tinytorch.ir.errors import FormatError, OpError
 from tinytorch.optim.lr_scheduler import StepLR
-from tinytorch.train import CheckpointError, Checkpoints, ConfusionMatrix, NonFiniteError, Trainer
+from tinytorch.train import CheckpointError, Checkpoints, ConfusionMatrix, LambdaCallback, NonFiniteError, Trainer
 from tinytorch.train.checkpoint import read
 
 
@@ -29,7 +30,7 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def names(folder: Path) -> list[str]:
     """What stands in a folder."""
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
@@ -195,3 +196,32 @@ def test_callbacks_are_found_again_by_class(tmp_path: Path) -> None:
     second.callbacks.insert(0, small_runs.LambdaCallback())
     second.fit(loader(), epochs=2, validation=BATCHES, resume=True)
     assert second.callbacks[1].best == first.callbacks[0].best is not None and seen.best is None  # type: ignore[attr-defined]
+
+
+def test_one_run_at_a_time_in_a_directory(tmp_path: Path) -> None:
+    def second(run: Trainer) -> None:
+        with pytest.raises(OpError, match="another run trains in"):
+            trainer(tmp_path).fit(loader(), steps=2, resume=True)
+
+    first = trainer(tmp_path, callbacks=[LambdaCallback(on_step_end=second)])
+    assert first.fit(loader(), steps=2).step == 2
+    assert trainer(tmp_path).fit(loader(), steps=3, resume=True).step == 3  # the claim has ended with the run
+
+
+def test_a_directory_that_cannot_be_written_is_known_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    run = trainer(tmp_path / "file")
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be written there.*directory=…"):
+        run.fit(loader(), steps=2)
+    assert run.step == 0
+
+
+def test_any_altered_bit_of_names_and_values_is_noticed(tmp_path: Path) -> None:
+    path = Checkpoints(tmp_path).save({"a": [1, (2.5, None)], "weight": tt.ones(2)}, 1)
+    whole = path.read_bytes()
+    for place in range(8, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+        with contextlib.suppress(FormatError):
+            found = read(path)
+            parts = found["a"], found["weight"].tolist(), list(found)
+            assert parts == ([1, (2.5, None)], [1.0, 1.0], ["a", "weight"]), place

@@ -13,6 +13,7 @@ import pytest
 import small_runs
 from small_runs import BATCHES, loader, numbers, same, trainer
 
+from tinytorch.optim.lr_scheduler import ReduceLROnPlateau
 from tinytorch.train import LambdaCallback, Trainer
 from tinytorch.train.interrupt import patience
 
@@ -51,7 +52,7 @@ def test_ctrl_c_amid_a_validation_and_amid_an_accumulation(tmp_path: Path) -> No
         pytest.fail("the validation goes on")
 
     result = trainer().fit(BATCHES, epochs=2, validation=batches())  # type: ignore[arg-type]
-    assert result.interrupted and (result.step, result.epoch) == (4, 1)
+    assert result.interrupted and (result.step, result.epoch) == (4, 0), "the end of the epoch is still due"
     assert not [row for row in result.history if "val_loss" in row]
 
     class Loader(list[tuple[np.ndarray, np.ndarray]]):
@@ -82,3 +83,30 @@ def test_other_threads_and_handlers_are_left_alone() -> None:
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("every", [None, 2])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_validation_that_was_broken_off_is_made_up_for(every: int | None, accumulate: int, tmp_path: Path) -> None:
+    class Validation(list[tuple[np.ndarray, np.ndarray]]):
+        seen = 0
+
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            self.seen += 1
+            for batch in super().__iter__():
+                if self.seen == 2:
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield batch
+
+    def run(folder: Path, **how: object) -> Trainer:
+        made = trainer(folder, accumulate=accumulate, scheduler=None, schedule_every="epoch")
+        made.scheduler = ReduceLROnPlateau(made.optimizer, patience=0, factor=0.5)
+        made.fit(loader(), epochs=5, validate_every=every, **{"validation": BATCHES, **how})  # type: ignore[arg-type]
+        return made
+
+    undisturbed = run(tmp_path / "whole")
+    assert run(tmp_path / "run", validation=Validation(BATCHES)).interrupted
+    resumed = run(tmp_path / "run", resume=True)
+    assert same(numbers(resumed), numbers(undisturbed))
+    rows = [[{**row, "seconds": 0} for row in made.history] for made in (undisturbed, resumed)]
+    assert rows[0] == rows[1]

@@ -118,3 +118,30 @@ def test_bad_options() -> None:
         TopKAccuracy(0)
     with pytest.raises(ShapeError, match="3 classes"):
         ConfusionMatrix(3).update(SCORES, LABELS)
+
+
+LONG, MANY = ["Ankle boot", "T-shirt/top", *map(str, range(8))], [f"class {i}" for i in range(40)]
+
+
+@pytest.mark.parametrize("names", [LONG, MANY])
+def test_a_table_of_long_names_or_many_classes_fits_into_80_columns(names: list[str]) -> None:
+    from rich.console import Console
+
+    matrix = ConfusionMatrix(names)
+    matrix.counts[:] = 1
+    np.fill_diagonal(matrix.counts, 900)
+    matrix.counts[1, 0] = 77
+    console = Console(width=80, record=True, quiet=False)
+    with console.capture() as shown:
+        console.print(matrix.table())
+    assert names[0] in shown.get() and names[1] in shown.get() and "77" in shown.get() and "…" not in shown.get()
+    assert all(len(line.rstrip()) <= 80 for line in shown.get().splitlines())
+    assert len(shown.get().splitlines()) <= len(names) + 4, "a row of the matrix is a line"
+
+
+def test_a_picture_of_many_classes_stays_a_picture(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    matrix = ConfusionMatrix([f"class {i}" for i in range(300)])
+    matrix.counts[:] = 1
+    assert max(imread(matrix.picture(tmp_path / "many.png")).shape) <= 2500

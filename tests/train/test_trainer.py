@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_runs import BATCHES, X, Y, loader, model, numbers, trainer
+from small_runs import BATCHES, X, Y, loader, model, numbers, same, trainer
 
 import tinytorch as tt
 from tinytorch import nn, optim
+from tinytorch.data import DataLoader, Draws, TensorDataset
 from tinytorch.ir.errors import OpError, ShapeError
 from tinytorch.nn import functional as F
 from tinytorch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
@@ -347,3 +348,19 @@ def test_bad_callbacks() -> None:
 
 def test_an_endless_loader_is_fine() -> None:
     assert plain().fit(itertools.cycle(BATCHES), steps=11).step == 11
+
+
+def test_an_evaluation_is_the_same_each_time_and_does_not_move_the_training() -> None:
+    def shifted(pictures: np.ndarray, draws: Draws) -> np.ndarray:
+        return (pictures + draws.uniform()[:, None]).astype(np.float32)
+
+    data = DataLoader(TensorDataset(X, Y), 8, shuffle=True, transform=shifted)
+    looks: list[float] = []
+    peek = LambdaCallback(on_step_end=lambda run: looks.append(run.evaluate(data)["loss"]))
+    quiet, watched = trainer(), trainer(callbacks=[peek])
+    assert quiet.evaluate(data) == quiet.evaluate(data)
+    assert (data.epoch, data.position) == (0, 0)
+    quiet.fit(data, steps=9)
+    data.set_epoch(0)
+    watched.fit(data, steps=9)
+    assert len(looks) == 9 and same(numbers(quiet), numbers(watched))

@@ -26,6 +26,9 @@ class Draws:
     Args:
         seed, epoch: integers, the same for the whole batch.
         indices: which sample of the data set each row of the batch is, `(n,)`.
+
+    >>> len(Draws(seed=0, epoch=0, indices=[7, 8, 9]))
+    3
     """
 
     def __init__(self, seed: int, epoch: int, indices: npt.ArrayLike) -> None:

@@ -21,7 +21,7 @@ position, and `state_dict` holds them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -137,6 +137,24 @@ class DataLoader:
         """
         if not (self._resumes and epoch == self.epoch):
             self.epoch, self.position, self._resumes = epoch, 0, False
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """While the block runs, the loader is at the beginning of epoch 0; afterwards it stands where it stood.
+
+        >>> loader = DataLoader(range(6), 2)
+        >>> for batch in loader:
+        ...     with loader.apart():
+        ...         assert sum(len(other) for other in loader) == 6
+        >>> loader.epoch, loader.position
+        (1, 0)
+        """
+        before = self.epoch, self.position, self._resumes
+        self.epoch, self.position, self._resumes = 0, 0, False
+        try:
+            yield
+        finally:
+            self.epoch, self.position, self._resumes = before
 
     def state_dict(self) -> dict[str, int]:
         """Where in the data the run is, and what that depends on, as plain numbers.

@@ -26,6 +26,8 @@ from tinytorch.ir.errors import ShapeError
 
 from .draws import Draws
 
+__all__ = ["Compose", "Cutout", "Normalize", "RandomCrop", "RandomHorizontalFlip", "ToFloat"]
+
 Array = npt.NDArray[Any]
 Transform = Callable[[Array, Draws], Array]
 

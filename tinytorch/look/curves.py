@@ -61,6 +61,7 @@ def loss_curves(
             values,
             label=name,
             color=COLOURS[number % len(COLOURS)],
+            marker="o" if len(values) == 1 else None,  # a line through one point shows nothing
             linewidth=max(3.6 - 1.9 * number, 1.2),
             linestyle="--" if number % 2 else "-",
             alpha=1.0 if number % 2 else 0.6,

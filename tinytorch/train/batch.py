@@ -9,10 +9,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
+from tinytorch.data import DataLoader
 from tinytorch.frontends.tree import flatten, map_tree
 from tinytorch.ir.errors import OpError, ShapeError
 from tinytorch.tensor import Tensor, as_tensor
@@ -76,6 +78,15 @@ def align(output: Any, target: Any) -> tuple[Any, Any]:
                          "them yourself: Trainer(loss_step=lambda model, batch: cross_entropy("
                          "model(batch[0]).flatten(0, 1), batch[1].flatten()))")
     return output.reshape(-1, shape[-1]), target.reshape(-1)
+
+
+def from_its_start(loader: Any) -> AbstractContextManager[None]:
+    """While it lasts, a `DataLoader` is at the beginning of epoch 0; others are left alone.
+
+    So an evaluation gives the same numbers each time, also where its loader shuffles or crops at random and the run
+    was resumed in between; and one over the training data does not move the training.
+    """
+    return loader.apart() if isinstance(loader, DataLoader) else nullcontext()
 
 
 class Position:

@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """The base: each method is called at its time, and does nothing. Subclass it, and write those that you need."""
+    """The base: each method is called at its time, and does nothing. Subclass it, and write those that you need.
+
+    >>> class Count(Callback):
+    ...     epochs = 0
+    ...     def on_epoch_end(self, trainer):
+    ...         self.epochs += 1
+    >>> Count().state_dict()
+    {}
+    """
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Before the first step, after a checkpoint was loaded if there is one."""
@@ -62,6 +70,9 @@ class LambdaCallback(Callback):
         functions: by the name of the method they stand for, with its arguments after self.
     Raises:
         OpError: there is no such method, or every < 1.
+
+    >>> LambdaCallback(on_epoch_end=lambda trainer: print(trainer.epoch)).every
+    1
     """
 
     def __init__(self, *, every: int = 1, **functions: Callable[..., Any]) -> None:

@@ -40,7 +40,11 @@ NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 class CheckpointError(TinyTorchError, OSError):
-    """A checkpoint that cannot be written; those before it, and the model in memory, are unharmed."""
+    """A checkpoint that cannot be written; those before it, and the model in memory, are unharmed.
+
+    >>> issubclass(CheckpointError, OSError)
+    True
+    """
 
 
 class Checkpoints:
@@ -51,6 +55,9 @@ class Checkpoints:
         keep: how many of the newest stay; None for all.
     Raises:
         OpError: keep < 1.
+
+    >>> Checkpoints("nothing yet").latest() is None
+    True
     """
 
     def __init__(self, directory: str | Path, keep: int | None = 3) -> None:

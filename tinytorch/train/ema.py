@@ -40,6 +40,10 @@ class ExponentialMovingAverage:
         shadow: the averages, by the parameter's name.
     Raises:
         OpError: decay is not in [0, 1).
+
+    >>> import tinytorch as tt
+    >>> sorted(ExponentialMovingAverage(tt.nn.Linear(2, 1)).shadow)
+    ['bias', 'weight']
     """
 
     def __init__(self, model: Module, decay: float = 0.999) -> None:

@@ -25,7 +25,7 @@ from tinytorch.ir.errors import OpError
 from tinytorch.nn import Module
 from tinytorch.tensor import Tensor
 
-from .batch import as_parts, size_of
+from .batch import as_parts, from_its_start, size_of
 from .loss import Loss, loss_alone, modules_of
 from .metrics import Mean, Metric
 
@@ -76,7 +76,7 @@ class Runner:
         mean = Mean()
         for metric in self.metrics:
             metric.reset()
-        with no_grad(), in_mode(self.model, False):
+        with no_grad(), in_mode(self.model, False), from_its_start(loader):
             for batch in loader:
                 parts = as_parts(batch)
                 loss, output, target = self.step(*parts)
@@ -96,7 +96,7 @@ class Runner:
     def predict(self, data: Any, batch_size: int = 256) -> np.ndarray:
         """The outputs for an array or tensor (samples, …), or for all batches of a loader, one after the other."""
         outputs: list[np.ndarray] = []
-        with no_grad(), in_mode(self.model, False):
+        with no_grad(), in_mode(self.model, False), from_its_start(data):
             for parts in _inputs(data, batch_size):
                 output = self.forward(*parts)
                 if not isinstance(output, Tensor):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import operator
 import time
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +54,7 @@ class Loop:
         self.hooks = [callback.on_step_end for callback in trainer.callbacks]
         self.began = self.lap = time.perf_counter()
         self.before = trainer.seconds
-        self.lap_samples = trainer.samples
+        self.lap_samples, self.lap_compiling, self.rate = trainer.samples, trainer.compile_seconds, 0.0
 
     def run(self) -> None:
         """Train until a limit, a callback or Ctrl-C says stop."""
@@ -87,12 +86,11 @@ class Loop:
         """The batches that are left."""
         trainer = self.trainer
         empty = not self.position.batch
-        with closing(iter(self.position)) as batches:  # after an error too, no worker of the loader is left
-            for batch in batches:
-                empty = False
-                self.batch(batch)
-                if self.done():
-                    return
+        for batch in self.position:
+            empty = False
+            self.batch(batch)
+            if self.done():
+                return
         if empty:
             raise OpError("fit: the loader gave no batch; one that can be gone through only once is used up by the "
                           "first epoch: give a list, or a DataLoader")
@@ -175,11 +173,13 @@ class Loop:
     def show(self) -> None:
         """Draw the bar."""
         trainer, now = self.trainer, time.perf_counter()
-        rate = (trainer.samples - self.lap_samples) / max(now - self.lap, 1e-9)
-        self.lap, self.lap_samples = now, trainer.samples
+        if trainer.samples > self.lap_samples:  # compiling is no training
+            seconds = now - self.lap - (trainer.compile_seconds - self.lap_compiling)
+            self.rate = (trainer.samples - self.lap_samples) / max(seconds, 1e-9)
+        self.lap, self.lap_samples, self.lap_compiling = now, trainer.samples, trainer.compile_seconds
         loss = trainer.window.compute() if trainer.window.weight else trainer.loss
         epoch = max(trainer.epoch + bool(self.position.batch), 1)  # the one that runs, or the last one
-        self.bar.update(trainer.step, epoch, loss, trainer.lr, rate)
+        self.bar.update(trainer.step, epoch, loss, trainer.lr, self.rate)
 
     def log(self) -> None:
         """Write a row, if there is something that no row has yet."""
@@ -204,6 +204,7 @@ class Loop:
         trainer = self.trainer
         if self.limits.validation is None or trainer.validated == trainer.step:
             return
+        began = time.perf_counter()
         with trainer.averaged():
             found = trainer.runner.evaluate(self.limits.validation, lambda: self.asked.to_stop)
         if found is None:
@@ -212,6 +213,7 @@ class Loop:
         trainer.validation = {f"val_{name}": value for name, value in found.items()}
         trainer.validated = trainer.step
         self.clock()
+        self.lap += time.perf_counter() - began  # no training either
         trainer.log.write({"step": trainer.step, "epoch": trainer.epoch, **trainer.validation,
                            "seconds": round(trainer.seconds, 3)})
         words = [f"{name} {value:.4f}" for name, value in trainer.validation.items() if isinstance(value, float)]

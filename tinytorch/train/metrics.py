@@ -34,6 +34,9 @@ class Metric:
 
     Attributes:
         name: the key under which `Trainer.evaluate` gives the result.
+
+    >>> issubclass(Accuracy, Metric), Accuracy().name
+    (True, 'accuracy')
     """
 
     name = "metric"
@@ -109,7 +112,11 @@ class TopKAccuracy(Mean):
 
 class Accuracy(TopKAccuracy):
     """The share of labels that have the highest score. One score a sample (batch,) or (batch, 1) is a logit of two
-    classes: above 0 means class 1."""
+    classes: above 0 means class 1.
+
+    >>> metric = Accuracy(); metric.update([[0.1, 0.9], [0.8, 0.2]], [1, 1]); metric.compute()
+    0.5
+    """
 
     def __init__(self, ignore_index: int = -100) -> None:
         super().__init__(1, ignore_index)
@@ -154,37 +161,51 @@ class ConfusionMatrix(Metric):
         return self.counts.copy()
 
     def table(self) -> Table:
-        """For the terminal: right answers green, mistakes red, and how many of each label were recognised."""
+        """For the terminal: right answers green, mistakes red, and how many of each label were recognised.
+
+        Long names stand before the rows, with the numbers that head the columns; of more than 12 classes each row tells
+        the most frequent mistakes.
+        """
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
 
         made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        made.add_column(Text("true \\ said"))
-        for label in (*self.labels, "recall"):
-            made.add_column(Text(label), justify="right")
+        wide, short = len(self.labels) > 12, all(len(label) <= 5 for label in self.labels)
+        heads = ["taken for"] if wide else self.labels if short else [str(i) for i in range(len(self.labels))]
+        made.add_column("true" if wide else Text("true \\ said"))
+        for head in ("recall", *heads) if wide else (*heads, "recall"):
+            made.add_column(Text(head), justify="left" if head == "taken for" else "right", no_wrap=not wide)
         for i, (label, counts) in enumerate(zip(self.labels, self.counts, strict=True)):
-            cells = [Text(str(n), "green" if i == j else "red" if n else "dim") for j, n in enumerate(counts)]
             recall = f"{100 * counts[i] / counts.sum():.1f} %" if counts.sum() else "–"
-            made.add_row(Text(label, "bold"), *cells, recall)
+            name = Text(label if wide or short else f"{i} {label}", "bold")
+            if wide:
+                made.add_row(name, recall, Text(self._mistakes(i), "red"))
+                continue
+            cells = [Text(str(n), "green" if i == j else "red" if n else "dim") for j, n in enumerate(counts)]
+            made.add_row(name, *cells, recall)
         return made
 
+    def _mistakes(self, i: int) -> str:
+        """What label i was most often taken for."""
+        wrong = [j for j in np.argsort(-self.counts[i], kind="stable")[:4] if j != i and self.counts[i, j]]
+        return ", ".join(f"{self.labels[j]} {self.counts[i, j]}" for j in wrong[:3])
+
     def picture(self, path: str | Path) -> Path:
-        """Draw it, each row as shares of its label, into a .png or .svg file."""
+        """Draw it, each row as shares of its label, into a .png or .svg file; without numbers if there are many."""
         from matplotlib.figure import Figure
 
         size = len(self.labels)
         shares = self.counts / np.maximum(self.counts.sum(1, keepdims=True), 1)
-        figure = Figure(figsize=(max(3.0, 0.5 * size + 1.5),) * 2, layout="constrained")
+        figure = Figure(figsize=(min(max(3.0, 0.5 * size + 1.5), 16.5),) * 2, layout="constrained")
         axes = figure.add_subplot(xlabel="said", ylabel="true")
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axes.set_xticks(range(size), self.labels, rotation=45, ha="right")
-        axes.set_yticks(range(size), self.labels)
-        for i in range(size):
-            for j in range(size):
-                if self.counts[i, j]:
-                    colour = "white" if shares[i, j] > 0.5 else "black"
-                    axes.text(j, i, str(self.counts[i, j]), ha="center", va="center", color=colour, fontsize=8)
+        shown = range(0, size, -(-size // 60))  # more names would lie on each other
+        axes.set_xticks(shown, [self.labels[i] for i in shown], rotation=45, ha="right")
+        axes.set_yticks(shown, [self.labels[i] for i in shown])
+        for i, j in np.argwhere(self.counts) if size <= 30 else ():
+            colour = "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, str(self.counts[i, j]), ha="center", va="center", color=colour, fontsize=8)
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(target, dpi=144)

@@ -40,6 +40,10 @@ class NonFiniteError(TinyTorchError, FloatingPointError):
         step: the number of the step that was not made.
         kind: what was not finite first: "batch", "parameter", "output" of a module, "loss", "gradient" or "unknown".
         module: the path of the module where it began, "" for the model itself, None where it is no module.
+
+    >>> error = NonFiniteError("step 3: the loss is nan", 3, "output", "layers.1")
+    >>> error.step, error.kind, error.module
+    (3, 'output', 'layers.1')
     """
 
     def __init__(self, message: str, step: int, kind: str, module: str | None) -> None:

@@ -26,6 +26,9 @@ class TensorBoard(Callback):
         directory: where TensorBoard looks: `tensorboard --logdir`.
     Raises:
         OpError: no writer is installed.
+
+    >>> issubclass(TensorBoard, Callback)
+    True
     """
 
     def __init__(self, directory: str | Path) -> None:

@@ -60,6 +60,14 @@ class Result:
         interrupted: whether Ctrl-C ended it.
         stopped: why it ended before its limits, or None.
         checkpoint: the last one written, or None.
+
+    >>> import tinytorch as tt
+    >>> model = tt.nn.Linear(2, 1)
+    >>> trainer = Trainer(model, tt.optim.SGD(model.parameters(), lr=0.1), tt.nn.MSELoss(), compile=False,
+    ...                   progress=False)
+    >>> result = trainer.fit([(tt.ones(4, 2), tt.ones(4, 1))], steps=3)
+    >>> result.step, result.epoch, result.stopped
+    (3, 2, None)
     """
 
     step: int
@@ -100,6 +108,12 @@ class Trainer:
         history: rows of the log; `stopped` and `interrupted` say why a run ended early.
     Raises:
         OpError: options that make no sense.
+
+    >>> import tinytorch as tt
+    >>> model = tt.nn.Linear(2, 1)
+    >>> trainer = Trainer(model, tt.optim.SGD(model.parameters(), lr=0.1), tt.nn.MSELoss())
+    >>> trainer.predict(tt.ones(3, 2)).shape
+    (3, 1)
     """
 
     step: int
@@ -181,8 +195,8 @@ class Trainer:
             NonFiniteError: a loss is NaN or infinite; all is as it was before that step.
             CheckpointError: a checkpoint cannot be written.
             FormatError: a checkpoint is damaged, or of another model; then nothing was changed.
-            OpError: there is no limit; another run trains in the directory; or it has checkpoints of an earlier run, which are neither to be
-                resumed nor overwritten.
+            OpError: there is no limit; another run trains in the directory; or the checkpoints of an earlier one there
+                are neither to be resumed nor overwritten.
         """
         limits = Limits(epochs, steps, validation, validate_every)
         with self.checkpoints.claimed() if self.checkpoints is not None else nullcontext():
