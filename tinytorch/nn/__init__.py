@@ -13,7 +13,7 @@ from tinytorch.tensor import Parameter
 
 from . import (
     activations, attention, containers, convolution, functional, gpt, init, layers, llama, losses, module,
-    normalization, pooling, positional, recurrent, summarize, transformer,
+    normalization, pooling, positional, recurrent, summarize, transformer, utils,
 )
 from .activations import *
 from .attention import *
@@ -31,7 +31,7 @@ from .recurrent import *
 from .summarize import *
 from .transformer import *
 
-__all__ = ["Parameter", "functional", "init"]  # and what each file lists
+__all__ = ["Parameter", "functional", "init", "utils"]  # and what each file lists
 __all__ += activations.__all__
 __all__ += attention.__all__
 __all__ += containers.__all__

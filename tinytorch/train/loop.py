@@ -6,6 +6,7 @@ after a step: log, callbacks, scheduler, validation, Ctrl-C, checkpoint; so a ch
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
 import time
@@ -224,7 +225,7 @@ class Loop:
 
 def _advance(trainer: Trainer, measure: float | None) -> None:
     """Step the scheduler; one that goes by a measure gets the loss."""
-    if not takes_measure(trainer.scheduler):
+    if not takes_measure(type(trainer.scheduler)):
         trainer.scheduler.step()
         return
     if measure is None:
@@ -233,7 +234,9 @@ def _advance(trainer: Trainer, measure: float | None) -> None:
     trainer.scheduler.step(measure)
 
 
-def takes_measure(scheduler: Any) -> bool:
-    """Whether `scheduler.step` must be given a number, as that of ReduceLROnPlateau."""
-    return any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
-               for p in inspect.signature(scheduler.step).parameters.values())
+@functools.cache
+def takes_measure(kind: Any) -> bool:
+    """Whether `step` of this class of schedulers must be given a number, as that of ReduceLROnPlateau."""
+    wanted = [p for p in inspect.signature(kind.step).parameters.values()
+              if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return len(wanted) > 1  # besides self
