@@ -10,6 +10,7 @@ import functools
 import inspect
 import operator
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -225,7 +226,7 @@ class Loop:
 
 def _advance(trainer: Trainer, measure: float | None) -> None:
     """Step the scheduler; one that goes by a measure gets the loss."""
-    if not takes_measure(type(trainer.scheduler)):
+    if not takes_measure(type(trainer.scheduler).step):
         trainer.scheduler.step()
         return
     if measure is None:
@@ -235,8 +236,8 @@ def _advance(trainer: Trainer, measure: float | None) -> None:
 
 
 @functools.cache
-def takes_measure(kind: Any) -> bool:
-    """Whether `step` of this class of schedulers must be given a number, as that of ReduceLROnPlateau."""
-    wanted = [p for p in inspect.signature(kind.step).parameters.values()
+def takes_measure(step: Callable[..., Any]) -> bool:
+    """Whether a scheduler's `step(self, …)` must be given a number, as that of ReduceLROnPlateau."""
+    wanted = [p for p in inspect.signature(step).parameters.values()
               if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     return len(wanted) > 1  # besides self
