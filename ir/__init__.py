@@ -15,7 +15,7 @@ from . import config, errors, ops
 from .cost import Cost, graph_cost, node_cost
 from .dtypes import DType, as_dtype, bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8
 from .graph import Graph, Node, Source, Value, evaluate
-from .interp import Builder, Evaluate, Interpreter, Operand, Recorder, bind, current, using
+from .interp import Builder, Evaluate, Interpreter, Operand, Recorder, bind, current, is_tracing, using
 from .op import Kind, Op, registry
 from .plan import MemoryPlan
 from .serialize import load_graph, save_graph
@@ -26,6 +26,6 @@ from .verify import verify
 __all__ = [
     "Builder", "Cost", "DType", "Evaluate", "Graph", "Interpreter", "Kind", "MemoryPlan", "Node", "Op", "Operand",
     "Recorder", "Source", "TensorType", "Value", "as_dtype", "bf16", "bind", "bool_", "config", "current", "errors",
-    "evaluate", "f16", "f32", "f64", "from_text", "graph_cost", "i8", "i16", "i32", "i64", "load_graph", "node_cost",
-    "ops", "registry", "save_graph", "to_text", "u8", "using", "verify",
+    "evaluate", "f16", "f32", "f64", "from_text", "graph_cost", "i8", "i16", "i32", "i64", "is_tracing", "load_graph",
+    "node_cost", "ops", "registry", "save_graph", "to_text", "u8", "using", "verify",
 ]

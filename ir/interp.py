@@ -22,7 +22,8 @@ from .graph import Graph, Node, Source, Value
 from .op import Door, Op, bind, door, registry
 from .types import Shape, TensorType
 
-__all__ = ["Builder", "Evaluate", "Interpreter", "Operand", "Record", "Recorder", "bind", "current", "using"]
+__all__ = ["Builder", "Evaluate", "Interpreter", "Operand", "Record", "Recorder", "bind", "current", "is_tracing",
+           "using"]
 
 
 class Operand:
@@ -300,6 +301,11 @@ def make_node(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any], sourc
 def current() -> Interpreter:
     """The interpreter that the next operation of this thread goes to."""
     return door.interpreter
+
+
+def is_tracing() -> bool:
+    """Whether operations are written down as a graph instead of being evaluated: inside a traced function."""
+    return isinstance(current(), Builder)
 
 
 @contextmanager

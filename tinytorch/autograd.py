@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tinytorch.frontends.tree import flatten, unflatten
-from tinytorch.ir import Operand, TensorType, current, ops
+from tinytorch.ir import Operand, TensorType, is_tracing, ops
 from tinytorch.ir.errors import GradientError
-from tinytorch.ir.interp import Builder, Record
+from tinytorch.ir.interp import Record
 from tinytorch.passes.autodiff import reverse
 
 from .tensor import Tensor, as_tensor, grad_mode
@@ -145,7 +145,7 @@ FREED = object()
 def run_backward(outputs: Sequence[Tensor], cotangents: Sequence[Any], retain_graph: bool, create_graph: bool,
                  stop: frozenset[int] = frozenset()) -> tuple[dict[int, Any], Tape]:
     """Cotangents by tensor id, with hooks applied; drops the tape unless it is to be kept."""
-    tape = Tape(skip_constants=not create_graph and not isinstance(current(), Builder))  # a trace drops them later
+    tape = Tape(skip_constants=not create_graph and not is_tracing())  # a trace drops them later
     with Switch(create_graph):
         found = reverse(outputs, cotangents, tape.record_of, stop, _apply_hooks)
     if not (retain_graph or create_graph):

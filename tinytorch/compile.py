@@ -25,9 +25,8 @@ import numpy as np
 from tinytorch.frontends.trace import TENSOR, Trace, Tracer, is_traceable
 from tinytorch.frontends.trace import trace as trace_function
 from tinytorch.frontends.tree import LEAF, Tree, flatten
-from tinytorch.ir import Graph, Value, current
+from tinytorch.ir import Graph, Value, is_tracing
 from tinytorch.ir.errors import TracingError
-from tinytorch.ir.interp import Builder
 from tinytorch.passes import LOWERING, PIPELINES, History, Pipeline, plan_memory
 
 from .backward import CompiledCall, attach_backward
@@ -140,15 +139,13 @@ class Compiled:
         self.entries: dict[Any, list[Entry]] = {}
         self.latest: Entry | None = None
         self._lock = threading.RLock()
-        self._found: Surroundings | None = None
-        self._modules: list[Any] = []
+        self._modules: list[Any] | None = None  # whose modes, hooks and parts the programs depend on
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(current(), Builder):
+        if is_tracing():
             return self.function(*args, **kwargs)  # inside another trace we are just a function
-        if self._found is None:
-            self._found = Surroundings(self.function)
-            self._modules = self._found.all_modules()
+        if self._modules is None:
+            self._modules = Surroundings(self.function).all_modules()
         leaves: Sequence[Any] = args
         tree: Tree | int = len(args)  # of tensors and nothing else, which is the usual case
         if kwargs or not all(isinstance(arg, (Tensor, np.ndarray)) for arg in args):
@@ -226,7 +223,8 @@ class Compiled:
                 parts.append(float)
             else:
                 parts += (type(leaf), leaf)
-        key = (tree, tuple(parts), grad_mode.enabled, tuple([(m.training, m._hooks, m._form) for m in self._modules]))
+        modules = tuple([(m.training, m._hooks, m._form) for m in self._modules or ()])
+        key = (tree, tuple(parts), grad_mode.enabled, modules)
         try:
             hash(key)
         except TypeError:

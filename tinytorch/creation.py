@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.ir import as_dtype, current, ops
+from tinytorch.ir import as_dtype, is_tracing, ops
 from tinytorch.ir.errors import ShapeError
-from tinytorch.ir.interp import Builder
 
 from .random import next_key
 from .tensor import Tensor, as_tensor, tensor
@@ -16,10 +15,6 @@ from .tensor import Tensor, as_tensor, tensor
 
 def _shape(parts: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(parts[0]) if len(parts) == 1 and isinstance(parts[0], (tuple, list)) else tuple(parts)
-
-
-def _is_tracing() -> bool:
-    return isinstance(current(), Builder)
 
 
 def full(shape: Any, value: float, dtype: Any = None, requires_grad: bool = False) -> Tensor:
@@ -33,7 +28,7 @@ def full(shape: Any, value: float, dtype: Any = None, requires_grad: bool = Fals
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     if any(n < 0 for n in shape):
         raise ShapeError(f"a tensor of shape {shape}: extents cannot be negative")
-    if _is_tracing():
+    if is_tracing():
         return as_tensor(ops.broadcast_to(ops.constant(kind.np.type(value).item(), kind), shape))
     return Tensor(np.full(shape, value, kind.np)).requires_grad_(requires_grad)
 
@@ -98,7 +93,7 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any 
     first, last = (0, start) if stop is None else (start, stop)
     array = np.arange(first, last, step)
     kind = as_dtype(dtype) if dtype is not None else as_dtype("f32" if array.dtype.kind == "f" else "i64")
-    if _is_tracing() and first == 0 and step == 1:
+    if is_tracing() and first == 0 and step == 1:
         return as_tensor(ops.iota((len(array),), 0, kind))
     return tensor(array.astype(kind.np))
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinytorch.ir import Op, Operand, Value, as_dtype, current, ops
+from tinytorch.ir import Op, Operand, Value, as_dtype, current, is_tracing, ops
 from tinytorch.ir.errors import GradientError, ShapeError, TracingError
 from tinytorch.ir.interp import Builder
 
@@ -173,7 +173,7 @@ class Tensor(Operand):
 
     def clone(self) -> Tensor:
         """A copy that gradients flow through."""
-        if isinstance(current(), Builder):  # of what is traced, values never change
+        if is_tracing():  # of what is traced, values never change
             return self.alias()
         return self * 1 if self.requires_grad else Tensor(self.payload.copy())
 

@@ -19,12 +19,11 @@ Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning app
 Proceedings of the IEEE 86 (1998).
 """
 
-import argparse
 import time
 from pathlib import Path
 
 import numpy as np
-from train_mlp import MEAN, STD, accuracy, load, predict, show_mistakes, train
+from train_mlp import MEAN, STD, accuracy, predict, prepare, show_mistakes, train
 
 import tinytorch as tt
 from tinytorch import nn
@@ -73,24 +72,12 @@ def show_filters(model: nn.Module, picture: np.ndarray, path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Train, test, and say whether the gate is reached."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--epochs", type=int, help="times through the digits (10; with --quick 5)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the digits (0)")
-    parser.add_argument("--quick", action="store_true", help="the few digits that ship with tinytorch")
-    parser.add_argument("--eager", action="store_true", help="do not compile the steps")
-    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples", NAME), help="for all it writes")
-    args = parser.parse_args(argv)
-    args.output.mkdir(parents=True, exist_ok=True)
-
     began = time.perf_counter()
-    try:
-        digits, test = load("train", args.quick), load("test", args.quick)
-    except ConnectionError as error:
-        parser.exit(2, f"{error}\nor: --quick, which needs no download\n")
+    args, digits, test = prepare(argv, NAME, __doc__, epochs=10)
     tt.manual_seed(args.seed)
     model = build()
     shift = transforms.RandomCrop(28, padding=1, fill=-MEAN / STD)  # what comes in at the border is paper
-    figures = train(model, digits, args.epochs or (5 if args.quick else 10), 4e-3, args.seed, args.eager, shift)
+    figures = train(model, digits, args.epochs, 4e-3, args.seed, args.eager, shift)
     chances = predict(model, test, args.eager)
     show_filters(model, test.tensors[0][0], args.output / "filters.png")
     show_mistakes(chances, test, args.output / "mistakes.png")

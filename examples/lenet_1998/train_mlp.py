@@ -116,25 +116,31 @@ def show_mistakes(chances: np.ndarray, digits: data.TensorDataset, path: Path) -
     figure.savefig(path, dpi=100)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Train, test, and say whether the gate is reached."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--epochs", type=int, help="times through the digits (10; with --quick 5)")
+def prepare(argv: list[str] | None, name: str, about: str,
+            epochs: int) -> tuple[argparse.Namespace, data.TensorDataset, data.TensorDataset]:
+    """The arguments, the digits to learn from, and those to test with."""
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
+    parser.add_argument("--epochs", type=int, help=f"times through the digits ({epochs}; with --quick 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the digits (0)")
     parser.add_argument("--quick", action="store_true", help="the few digits that ship with tinytorch")
     parser.add_argument("--eager", action="store_true", help="do not compile the steps")
-    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples", NAME), help="for all it writes")
+    parser.add_argument("--output", type=Path, default=Path("tinytorch-examples", name), help="for all it writes")
     args = parser.parse_args(argv)
+    args.epochs = args.epochs or (5 if args.quick else epochs)
     args.output.mkdir(parents=True, exist_ok=True)
-
-    began = time.perf_counter()
     try:
-        digits, test = load("train", args.quick), load("test", args.quick)
+        return args, load("train", args.quick), load("test", args.quick)
     except ConnectionError as error:
         parser.exit(2, f"{error}\nor: --quick, which needs no download\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train, test, and say whether the gate is reached."""
+    began = time.perf_counter()
+    args, digits, test = prepare(argv, NAME, __doc__, epochs=10)
     tt.manual_seed(args.seed)
     model = build()
-    figures = train(model, digits, args.epochs or (5 if args.quick else 10), 3e-3, args.seed, args.eager)
+    figures = train(model, digits, args.epochs, 3e-3, args.seed, args.eager)
     chances = predict(model, test, args.eager)
     show_mistakes(chances, test, args.output / "mistakes.png")
     print(f"mistakes: {args.output / 'mistakes.png'}")

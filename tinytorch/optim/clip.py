@@ -18,7 +18,7 @@ from typing import Any
 
 from tinytorch.autograd import no_grad
 from tinytorch.functional import maximum, minimum, sqrt
-from tinytorch.ir import current, dtypes
+from tinytorch.ir import current, dtypes, is_tracing
 from tinytorch.ir.errors import GradientError, OpError, TracingError
 from tinytorch.ir.interp import Builder
 from tinytorch.tensor import Tensor, tensor
@@ -53,7 +53,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: Any, norm_t
         raise OpError(f"clip_grad_norm_(max_norm={max_norm}): expected a number ≥ 0")
     if not norm_type > 0:
         raise OpError(f"clip_grad_norm_(norm_type={norm_type}): expected a number > 0, such as 2 or float('inf')")
-    if error_if_nonfinite and isinstance(current(), Builder):
+    if error_if_nonfinite and is_tracing():
         raise TracingError("clip_grad_norm_(error_if_nonfinite=True) inside a traced or compiled function: numbers are "
                            "not known while it is traced; return the norm and look at it outside")
     owners = _with_gradients(parameters)

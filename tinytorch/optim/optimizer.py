@@ -26,9 +26,8 @@ import numpy as np
 
 from tinytorch.autograd import enable_grad, no_grad
 from tinytorch.frontends.trace import Tracer
-from tinytorch.ir import current, dtypes
+from tinytorch.ir import current, dtypes, is_tracing
 from tinytorch.ir.errors import FormatError, GradientError, OpError, TracingError
-from tinytorch.ir.interp import Builder
 from tinytorch.tensor import Tensor, as_tensor, tensor
 
 NOT_NEGATIVE = ("lr", "eps", "weight_decay", "momentum", "alpha", "lr_decay", "initial_accumulator_value")
@@ -37,7 +36,7 @@ NOT_NEGATIVE = ("lr", "eps", "weight_decay", "momentum", "alpha", "lr_decay", "i
 def outside_traces(what: str) -> None:
     """Complain (TracingError) if a function is being traced: a Python number read or written now would stay for good in
     its program."""
-    if isinstance(current(), Builder):
+    if is_tracing():
         raise TracingError(f"{what} inside a traced or compiled function would happen once, while it is traced, and "
                            "never again; do it outside, before or after the call: the learning rate is an input of a "
                            "compiled step, so a new one compiles nothing")

@@ -24,9 +24,8 @@ import numpy as np
 from tinytorch.autograd import no_grad
 from tinytorch.compile import compile as compile_function
 from tinytorch.functional import where
-from tinytorch.ir import current
+from tinytorch.ir import is_tracing
 from tinytorch.ir.errors import OpError
-from tinytorch.ir.interp import Builder
 from tinytorch.nn import Module
 from tinytorch.optim import Optimizer
 from tinytorch.optim.clip import clip_grad_norm_, clip_grad_value_
@@ -166,11 +165,6 @@ class Guard:
                 for tensor, old, version in before:
                     if tensor.version != version:
                         tensor.copy_(where(good, tensor, old))
-
-
-def is_tracing() -> bool:
-    """Whether a function is being traced."""
-    return isinstance(current(), Builder)
 
 
 def is_finite(x: Tensor) -> Tensor:

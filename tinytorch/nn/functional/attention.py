@@ -56,8 +56,7 @@ def scaled_dot_product_attention(query: Any, key: Any, value: Any, attn_mask: An
     grouped = enable_gqa and query.shape[-3:-2] != key.shape[-3:-2]
     if grouped:
         query, key, value, mask = _grouped(query, key, value, mask)
-    if is_causal and query.shape[-2] != key.shape[-2]:  # the op aligns the last query with the last key
-        mask, is_causal = _with_causal(mask, query.shape[-2], key.shape[-2]), False
+    mask, is_causal = _from_the_start(query, key, mask, is_causal)
     if dropout_p:
         weights = dropout(attention_weights(query, key, mask, is_causal, scale), dropout_p)
         y = as_tensor(ops.matmul(weights, value))
@@ -73,23 +72,19 @@ def attention_weights(query: Any, key: Any, mask: Any = None, is_causal: bool = 
     Arguments as those of `scaled_dot_product_attention`; rows that see no key are zeros.
     """
     query, key = as_tensor(query), as_tensor(key)
-    if is_causal:
-        mask = _with_causal(mask, query.shape[-2], key.shape[-2])
-    scores = ops.matmul(query, key, False, True) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    if mask is not None:
-        scores = ops.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
-    top = ops.max(scores, -1, True)
-    e = ops.exp(scores - ops.where(ops.eq(top, -math.inf), 0.0, top))
-    total = ops.sum(e, -1, True)
-    return as_tensor(e / ops.where(ops.eq(total, 0.0), 1.0, total))
+    mask, is_causal = _from_the_start(query, key, mask, is_causal)
+    return as_tensor(ops.attention_weights(query, key, mask, is_causal, scale))
 
 
-def _with_causal(mask: Any, n: int, m: int) -> Any:
-    """`mask`, and query i sees keys 0 … i only."""
+def _from_the_start(query: Tensor, key: Tensor, mask: Any, is_causal: bool) -> tuple[Any, bool]:
+    """Mask and causal flag for the ops, which let the last query see the last key: here query i sees keys 0 … i."""
+    n, m = query.shape[-2], key.shape[-2]
+    if not is_causal or n == m:
+        return mask, is_causal
     seen = ops.ge(ops.iota((n, m), 0), ops.iota((n, m), 1))
     if mask is None:
-        return seen
-    return seen & mask if mask.dtype.kind == "b" else ops.where(seen, mask, -math.inf)
+        return seen, False
+    return seen & mask if mask.dtype.kind == "b" else ops.where(seen, mask, -math.inf), False
 
 
 def _grouped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Any, Any, Any, Any]:
