@@ -8,6 +8,7 @@
     expand(*operands, **attrs)      -> operand                             the op in simpler ops
     prepare(*args, **kwargs)        -> (operands, attrs)                   what users may write -> the canonical form
     flops(out, *types, **attrs)     -> int                                 additions, multiplications, comparisons, …
+    native(*types, **attrs)         -> bool                                whether the runtime runs a composite whole
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Op:
     commutative: bool = False
     flops: Callable[..., int] = lambda out, *types, **attrs: 0
     identity: Any = None  # of a reduction
+    native: Callable[..., bool] = lambda *types, **attrs: False
 
     def __post_init__(self) -> None:
         if self.name in registry:

@@ -1,7 +1,7 @@
 """Open ops that are made of simpler ones: softmax becomes max, sub, exp, sum and div.
 
-`ExpandComposites()` opens all of them, those inside others too, and conv2d; `only` or `keep` choose by name. The new
-nodes keep the user's line.
+`ExpandComposites()` opens all that the runtime has no kernel of its own for (`Op.native`), those inside others too;
+`only` or `keep` choose by name, and what `only` names is opened in any case. The new nodes keep the user's line.
 
     ExpandComposites(keep=("layer_norm",))(graph)
     ExpandComposites(only=("softmax",))(graph)
@@ -18,14 +18,14 @@ from tinytorch.ir import Builder, Graph, Node, Op, Operand, Source, Value
 
 @dataclass(frozen=True)
 class ExpandComposites:
-    """Every op that has an expansion in its place; `only` names those to open (None: all),
+    """Expansions in place of ops; `only` names those to open (None: all that are not native),
     `keep` those to leave whole."""
 
     only: tuple[str, ...] | None = None
     keep: tuple[str, ...] = ()
 
     def __call__(self, graph: Graph, /) -> Graph:
-        if not any(self.opens(node.op) for node in graph.nodes):
+        if not any(self.opens(node.op, node.inputs, node.attrs) for node in graph.nodes):
             return graph
         build = _Opening(self.opens)
         same: dict[Value, Value] = {}
@@ -35,15 +35,19 @@ class ExpandComposites:
         return graph.with_(inputs=(*graph.inputs, *build.inputs), nodes=tuple(build.nodes),
                            bound={**graph.bound, **build.bound}, outputs=tuple(same.get(v, v) for v in graph.outputs))
 
-    def opens(self, op: Op) -> bool:
+    def opens(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
         """Whether this op is to be opened."""
-        return op.expand is not None and op.name not in self.keep and (self.only is None or op.name in self.only)
+        if op.expand is None or op.name in self.keep:
+            return False
+        if self.only is not None:
+            return op.name in self.only
+        return not op.native(*(operand.type for operand in operands), **attrs)
 
 
 class _Opening(Builder):
     """A builder that writes the expansion of an op where the op itself was asked for."""
 
-    def __init__(self, opens: Callable[[Op], bool]) -> None:
+    def __init__(self, opens: Callable[[Op, Sequence[Any], Mapping[str, Any]], bool]) -> None:
         super().__init__()
         self.opens = opens
         self.sources = False
@@ -52,7 +56,7 @@ class _Opening(Builder):
     def add(self, node: Node, same: dict[Value, Value]) -> None:
         """Write `node` down, or its expansion; `same` maps the values replaced so far."""
         inputs = tuple(same.get(v, v) for v in node.inputs)
-        if not self.opens(node.op):
+        if not self.opens(node.op, inputs, node.attrs):
             self.nodes.append(node if inputs == node.inputs else replace(node, inputs=inputs))
             return
         self.source = node.source
@@ -65,7 +69,7 @@ class _Opening(Builder):
         return operand.payload if isinstance(operand.payload, Value) else self.lift(operand)
 
     def process(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
-        if self.opens(op):
+        if self.opens(op, operands, attrs):
             assert op.expand is not None
             return op.expand(*operands, **attrs)
         values = self.emit(op, tuple(map(self.lift_value, operands)), attrs)

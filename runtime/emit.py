@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from tinytorch.ir import Graph, Kind, Node, Value, ops
+from tinytorch.ir import Graph, Kind, Node, Op, Value, ops
 from tinytorch.ir.errors import CompileError
 
 from .contract import emit_contraction
 from .launch import Launch, Ref
 from .loops import emit_loops
 from .move import MOVES, emit_copy
+
+# Ops that have an emitter of their own: node, strides of its operands, threads -> launches.
+KERNELS: dict[Op, Callable[[Node, Sequence[tuple[int, ...]], int], list[Launch]]] = {**MOVES}
 
 
 def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int], threads: int) -> list[Launch]:
@@ -28,8 +31,8 @@ def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[i
         return [emit_loops(node.body, strides, aliases, threads)]
     if node.op is ops.matmul:
         return [emit_contraction(node, strides, aliases, threads)]
-    if node.op in MOVES:
-        return MOVES[node.op](node, strides, threads)
+    if node.op in KERNELS:
+        return KERNELS[node.op](node, strides, threads)
     if node.op.kind in (Kind.POINTWISE, Kind.REDUCE, Kind.RANDOM):
         return [emit_loops(alone(node), strides, aliases, threads)]
     if node.op.kind is Kind.VIEW:

@@ -107,7 +107,7 @@ def test_what_expands_to_nothing_or_to_a_number() -> None:
 
 
 def test_every_composite_is_opened() -> None:
-    opened = {op for op in registry.values() if ExpandComposites().opens(op)}
+    opened = {op for op in registry.values() if ExpandComposites().opens(op, (), {})}
     assert {op for op in registry.values() if op.kind is Kind.COMPOSITE} <= opened
 
 
