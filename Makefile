@@ -31,8 +31,8 @@ lint: $(STAMP)-lint  ## ruff, and mypy --strict on the package as it is installe
 	$(BIN)/python scripts/check_types.py || status=1; \
 	exit $$status
 
-bench: $(STAMP)-peers  ## the benchmarks, against PyTorch and JAX
-	@$(BIN)/tito bench $(ARGS)
+bench: $(STAMP)-peers  ## the benchmarks, against PyTorch, JAX and ONNX Runtime; writes docs/benchmarks.md
+	@$(BIN)/tito bench --write $(ARGS)
 
 torch: $(STAMP)-torch  ## put PyTorch next to the package: tests that compare with it run instead of being skipped
 

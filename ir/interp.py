@@ -42,6 +42,12 @@ class Operand:
         """The handle on a result of `op`; a subclass may remember where it came from."""
         return cls(payload)
 
+    @classmethod
+    def from_ops(cls, payloads: Sequence[Any], op: Op, operands: Sequence[Any],
+                 attrs: Mapping[str, Any]) -> tuple[Operand, ...]:
+        """The handles on the results of an `op` that gives several."""
+        return tuple(cls.from_op(payload, op, operands, attrs) for payload in payloads)
+
     @property
     def shape(self) -> Shape:
         """Extents of the axes."""
@@ -163,7 +169,7 @@ class Evaluate(Interpreter):
         except (TypeError, ValueError, IndexError) as error:
             raise _explained(error, op, operands, attrs) from None
         if type(result) is tuple:
-            return tuple(cls.from_op(part, op, operands, attrs) for part in result)
+            return cls.from_ops(result, op, operands, attrs)
         return cls.from_op(result if type(result) is np.ndarray else np.asarray(result), op, operands, attrs)
 
     def assign(self, target: Operand, source: Operand) -> None:
@@ -240,8 +246,9 @@ class Builder(Interpreter):
         inputs = tuple(o.payload if type(o.payload) is Value else self.lift(o) for o in operands)
         node = make_node(op, inputs, attrs, user_source() if self.sources else None)
         self.nodes.append(node)
-        results = tuple(self.handle.from_op(value, op, operands, attrs) for value in node.outputs)
-        return results[0] if len(results) == 1 else results
+        if len(node.outputs) > 1:
+            return self.handle.from_ops(node.outputs, op, operands, attrs)
+        return self.handle.from_op(node.output, op, operands, attrs)
 
     def emit(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any],
              source: Source | None = None) -> tuple[Value, ...]:

@@ -5,6 +5,7 @@
     infer(*types, **attrs)          -> TensorType (or a tuple of them)     the type rule
     eval(*arrays, **attrs)          -> array                               the NumPy meaning: the definition
     vjp(g, out, *operands, **attrs) -> a cotangent or None per operand     written in ops, so it differentiates again
+                                       (of an op with several results: g a tuple with None for some, out a tuple)
     expand(*operands, **attrs)      -> operand                             the op in simpler ops
     prepare(*args, **kwargs)        -> (operands, attrs)                   what users may write -> the canonical form
     flops(out, *types, **attrs)     -> int                                 additions, multiplications, comparisons, …

@@ -7,20 +7,27 @@ from .autodiff import Differentiate, reverse
 from .bisect import find_culprit
 from .compare import check_same_meaning
 from .expand_composites import ExpandComposites
+from .filter_minimally import FilterMinimally
+from .fold_batch_norm import FoldBatchNorm
 from .fold_constants import FoldConstants
 from .fuse import Fuse
+from .hoist_bound import HoistBound
 from .merge_common import MergeCommon
+from .order_nodes import OrderNodes
 from .pack_operands import PackOperands
 from .pipeline import History, Pass, Pipeline, Stage, launches
 from .plan_memory import plan_memory
+from .recompute import Recompute
 from .remove_dead import RemoveDead
 from .rewrite import By, Rule, Table, rewrite
 from .simplify import Simplify
+from .sink_transposes import SinkTransposes
+from .split_sums import SplitSums
 from .standard import LOWERING, PIPELINES, STANDARD
 
 __all__ = [
-    "LOWERING", "PIPELINES", "STANDARD",
-    "AssignLayout", "By", "Differentiate", "ExpandComposites", "FoldConstants", "Fuse", "History", "MergeCommon",
-    "PackOperands", "Pass", "Pipeline", "RemoveDead", "Rule", "Simplify", "Stage", "Table", "check_same_meaning",
-    "find_culprit", "launches", "plan_memory", "reverse", "rewrite",
+    "LOWERING", "PIPELINES", "STANDARD", "AssignLayout", "By", "Differentiate", "ExpandComposites", "FilterMinimally",
+    "FoldBatchNorm", "FoldConstants", "Fuse", "History", "HoistBound", "MergeCommon", "OrderNodes", "PackOperands",
+    "Pass", "Pipeline", "Recompute", "RemoveDead", "Rule", "Simplify", "SinkTransposes", "SplitSums", "Stage",
+    "Table", "check_same_meaning", "find_culprit", "launches", "plan_memory", "reverse", "rewrite",
 ]

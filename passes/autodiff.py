@@ -55,6 +55,8 @@ def reverse(outputs: Sequence[Any], cotangents: Sequence[Any], record_of: Record
 def pull_back(record: Record, grads: Sequence[Any]) -> Sequence[Any]:
     """Cotangents of the operands of one record, from those of its outputs."""
     op = record.op
+    if op.vjp is not None and len(record.outputs) > 1:
+        return op.vjp(tuple(grads), record.outputs, *record.operands, **record.attrs)
     if op.vjp is not None:
         return op.vjp(grads[0], record.outputs[0], *record.operands, **record.attrs)
     if op.expand is not None or op.kind is Kind.FUSED:

@@ -54,6 +54,11 @@ def frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def is_frozen(array: np.ndarray) -> bool:
+    """Whether nobody can write the elements: neither this array nor one that it is a view of is writeable."""
+    return not array.flags.writeable and (not isinstance(array.base, np.ndarray) or is_frozen(array.base))
+
+
 @dataclass
 class _Known:
     """The values that are known, with their arrays, and the bytes of the bound inputs each comes from."""
@@ -66,7 +71,7 @@ class _Known:
     def __post_init__(self) -> None:
         overwritten = {self.graph.inputs[place] for place in self.graph.donated.values()}
         for value, array in self.graph.bound.items():
-            if not array.flags.writeable and value not in overwritten and array.nbytes <= self.limit:
+            if is_frozen(array) and value not in overwritten and array.nbytes <= self.limit:
                 self.arrays[value] = array
                 self.sources[value] = frozenset((value,))
         with np.errstate(all="ignore"):

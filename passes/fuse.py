@@ -7,14 +7,16 @@ Scalar literals, counters and views that only add or drop axes of extent 1 are c
 
     pointwise   every result varies over all loops
     reduce      all reductions fold the same loops; a result varies over all loops, or over those that are kept
-    contract    one matmul first; then pointwise ops of its shape
+    contract    one matrix product or convolution first; then pointwise ops of its shape
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tinytorch.ir import Graph, Kind, Node, Value, ops
 from tinytorch.ir.domain import Domain, find_domain, is_loop_op
@@ -22,6 +24,8 @@ from tinytorch.ir.domain import Domain, find_domain, is_loop_op
 from .remove_dead import RemoveDead
 
 MOST_OPERANDS = 24  # of one kernel: pointers, strides and vector registers run out
+PRODUCTS = (ops.matmul, ops.convolve, ops.filter_tiles)
+LEAST_COLUMNS = 32  # of one work item that folds columns
 SERIAL_ROW = 1 << 14  # elements that one work item may walk more than once when there is nothing else to share out
 
 
@@ -53,12 +57,14 @@ class _Fusion:
         self.groups = [_Group([i], self._own_style(node)) for i, node in enumerate(graph.nodes)]
         candidates = [i for i, group in enumerate(self.groups) if group.style is not None]
         candidates.sort(key=lambda i: (max(v.type.size for v in self.nodes[i].outputs), i), reverse=True)
-        joined = True
-        while joined:  # a join may make way for another
-            joined = sum(self._try(i) for i in candidates) > 0
+        for attempt in (self._try, self._try_some):
+            while sum(attempt(i) for i in candidates):  # a join may make way for another
+                pass
+        for value in (*graph.inputs, *(v for node in graph.nodes for v in node.outputs)):
+            self._join_siblings(value)
 
     def _own_style(self, node: Node) -> str | None:
-        if node.op is ops.matmul:
+        if node.op in PRODUCTS:
             return "contract" if self.options.epilogues and node.output.dtype.is_float else None
         if node.op.kind is Kind.REDUCE and is_loop_op(node):
             return "reduce" if self.options.reductions else None
@@ -68,15 +74,32 @@ class _Fusion:
 
     def _try(self, i: int) -> bool:
         """Join node i's group with those that read node i; whether that changed anything."""
+        takers, others = self._takers(self.nodes[i])
+        return not others and self._join(i, takers)
+
+    def _try_some(self, i: int) -> bool:
+        """Join node i's group with one that reads node i, though others read it too: it is written for them."""
+        takers, _ = self._takers(self.nodes[i])
+        return any(self._join(i, [group]) for group in takers)
+
+    def _join_siblings(self, value: Value) -> None:
+        """Make one group of two that fold the same value, so that it is read once."""
+        groups, _ = self._readers([value])
+        folds = [group for group in groups if group.style == "reduce"]
+        for first, second in pairwise(folds):
+            first, second = self.groups[first.nodes[0]], self.groups[second.nodes[0]]
+            self._join(first.nodes[0], [second])
+
+    def _join(self, i: int, takers: list[_Group]) -> bool:
+        """Make one group of node i's and these, if that can be; whether that changed anything."""
         mine = self.groups[i]
-        takers = [group for group in self._takers(self.nodes[i]) if group is not mine]
-        if not takers:
-            return False
         union = sorted({*mine.nodes, *(n for group in takers for n in group.nodes)})
         key = tuple(union)
+        if len(union) == len(mine.nodes):
+            return False
         if key in self.refused:
             return False
-        style = self._style(union)
+        style = style_of(self.body(union))
         if style is None or self._comes_back(union):
             self.refused.add(key)
             return False
@@ -86,23 +109,26 @@ class _Fusion:
             self.groups[n] = merged
         return True
 
-    def _takers(self, node: Node) -> list[_Group]:
-        """The groups that read the node's results, through free views; none if somebody else reads them too."""
+    def _takers(self, node: Node) -> tuple[list[_Group], bool]:
+        """The groups that read the node's results, through free views; and whether somebody else reads them too."""
+        return self._readers(node.outputs)
+
+    def _readers(self, values: Iterable[Value]) -> tuple[list[_Group], bool]:
         found: dict[_Group, None] = {}
-        stack = list(node.outputs)
+        others = False
+        stack = list(values)
         while stack:
             value = stack.pop()
             for user in self.graph.users[value]:
-                if _is_free(user):
-                    if user.output in self.returned:
-                        return []
-                    stack.append(user.output)
-                    continue
                 group = self.groups[self.number[user]]
-                if group.style is None or (user.op is ops.matmul):
-                    return []
-                found[group] = None
-        return list(found)
+                if _is_free(user):
+                    others |= user.output in self.returned
+                    stack.append(user.output)
+                elif group.style is None or user.op in PRODUCTS:
+                    others = True
+                else:
+                    found[group] = None
+        return list(found), others
 
     def _comes_back(self, union: list[int]) -> bool:
         """Whether a path leaves the union and enters it again (through whole groups, and views that others share)."""
@@ -151,8 +177,8 @@ class _Fusion:
         outputs = dict.fromkeys(v for n in sorted(own) for v in self.nodes[n].outputs
                                 if self._is_needed(v, own, set(members)))
         nodes = tuple(self.nodes[n] for n in members)
-        if nodes[0].op is not ops.matmul:
-            nodes = (*(n for n in nodes if n.op is ops.matmul), *(n for n in nodes if n.op is not ops.matmul))
+        if nodes[0].op not in PRODUCTS:
+            nodes = (*(n for n in nodes if n.op in PRODUCTS), *(n for n in nodes if n.op not in PRODUCTS))
         return Graph(_body_name(nodes), tuple(inputs), nodes, tuple(outputs))
 
     def _with_prologue(self, own: set[int]) -> list[int]:
@@ -175,7 +201,7 @@ class _Fusion:
             return False
 
         for n in own:
-            if self.nodes[n].op is not ops.matmul:
+            if self.nodes[n].op not in PRODUCTS:
                 for value in self.nodes[n].inputs:
                     absorb(value)
         return sorted(members)
@@ -190,22 +216,6 @@ class _Fusion:
             if n not in own and self._is_needed(user.output, own, members):
                 return True  # a view of it that somebody outside looks through
         return False
-
-    def _style(self, union: list[int]) -> str | None:
-        matmuls = [n for n in union if self.nodes[n].op is ops.matmul]
-        if len(matmuls) > 1:
-            return None
-        body = self.body(union)
-        if len(body.inputs) + len(body.outputs) > MOST_OPERANDS:
-            return None
-        if matmuls:
-            return "contract" if _is_epilogue(body) else None
-        domain = find_domain(body)
-        if domain is None:
-            return None
-        if not any(n.op.kind is Kind.REDUCE for n in body.nodes):
-            return "pointwise" if _is_island(body, domain) else None
-        return "reduce" if _is_reduction(body, domain) else None
 
     # -- the new graph -------------------------------------------------------------------------------------------------
 
@@ -222,10 +232,10 @@ class _Fusion:
             node = self.nodes[group.nodes[0]]
             makers = [self._maker(v) for v in node.inputs]
             literal = any(n is not None and self.nodes[n].op.kind is Kind.SOURCE for n in makers)
-            if group.style is None or node.op is ops.matmul or not literal:
+            if group.style is None or node.op in PRODUCTS or not literal:
                 return node
         body = self.body(group.nodes)
-        style = self._style(group.nodes) if len(group.nodes) == 1 else group.style
+        style = style_of(self.body(group.nodes)) if len(group.nodes) == 1 else group.style
         if style is None:
             return self.nodes[group.nodes[0]]
         source = next((self.nodes[n].source for n in group.nodes if self.nodes[n].source), None)
@@ -268,6 +278,21 @@ def _is_free(node: Node) -> bool:
     return node.op.kind is Kind.VIEW and is_loop_op(node)
 
 
+def style_of(body: Graph) -> str | None:
+    """"pointwise", "reduce" or "contract", as what `body` can be one kernel; None if it cannot."""
+    if len(body.inputs) + len(body.outputs) > MOST_OPERANDS:
+        return None
+    products = sum(n.op in PRODUCTS for n in body.nodes)
+    if products:
+        return "contract" if products == 1 and _is_epilogue(body) else None
+    domain = find_domain(body)
+    if domain is None:
+        return None
+    if not any(n.op.kind is Kind.REDUCE for n in body.nodes):
+        return "pointwise" if _is_island(body, domain) else None
+    return "reduce" if _is_reduction(body, domain) else None
+
+
 def _is_island(body: Graph, domain: Domain) -> bool:
     every = frozenset(range(len(domain.extents)))
     if any(domain.of(v) != every for v in body.outputs):
@@ -292,21 +317,24 @@ def _is_reduction(body: Graph, domain: Domain) -> bool:
             return False
     if any(domain.of(v) not in (every, kept) for v in body.outputs):
         return False
-    again = [v for v in body.outputs if domain.of(v) == every and every != kept and stage[v] > 0]
-    if not again:
+    whole = [v for v in body.outputs if domain.of(v) == every and every != kept]
+    if not whole or math.prod(domain.extents) <= SERIAL_ROW:
         return True
-    size = 1
-    for extent in domain.extents:
-        size *= extent
     by_rows = bool(domain.reduced) and max(domain.reduced) == len(domain.extents) - 1
-    return size <= SERIAL_ROW or (by_rows and bool(kept))
+    if any(stage[v] > 0 for v in whole):
+        return by_rows and bool(kept)
+    items = math.prod(domain.extents[loop] for loop in kept) // (1 if by_rows else LEAST_COLUMNS)
+    return items > 1  # else one thread alone would write what many can
 
 
 def _is_epilogue(body: Graph) -> bool:
     product = body.nodes[0]
     shape = product.output.shape
-    if product.op is not ops.matmul or any(v.shape != shape for v in body.outputs):
+    if product.op not in PRODUCTS or any(v.shape != shape for v in body.outputs):
         return False
+    if product.op is not ops.matmul and any(v.shape != shape and math.prod(v.shape[:-1]) != 1 for v in body.inputs
+                                          if v not in product.inputs):
+        return False  # a tile runs over the rows of images: what else it reads varies with all pixels, or with none
     for node in body.nodes[1:]:
         out = node.output
         if node.op.name == "iota" or node.op.kind not in (Kind.POINTWISE, Kind.SOURCE, Kind.VIEW):

@@ -1,21 +1,24 @@
 """Copy the operands that a kernel cannot take as they lie: the last pass before a program is made.
 
-Kernels take any strides in loop nests, but a matrix product needs one of an operand's last two axes packed, and kernels
-that work by position need packed operands of full shape. Where a view is neither, an explicit copy (`detach`, which is
-the identity) goes in between. So it does where an input is to be overwritten with (a view of) an input that is
-overwritten too: `a, b = b, a`.
+Kernels take any strides in loop nests, but a matrix product needs one of an operand's last two axes packed, a
+convolution images whose channels are packed or few, and kernels that work by position need packed operands of full
+shape. Where a view is none of that, an explicit copy (`detach`, which is the identity) goes in between. So it does
+where an input is to be overwritten with (a view of) an input that is overwritten too: `a, b = b, a`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tinytorch.ir import Graph, Kind, Node, Value, ops
+from tinytorch.ir import Graph, Kind, Node, Op, Value, ops
 from tinytorch.ir.interp import make_node
-from tinytorch.ir.layout import Layout, packed, view_strides
+from tinytorch.ir.layout import Layout, packed, runs, view_strides
 
 PACKED = {ops.take: (0, 1), ops.scatter_add: (1, 2), ops.take_along: (0, 1), ops.put_along: (1, 2),
           ops.cumsum: (0,), ops.argmax: (0,), ops.argmin: (0,)}
+
+FAR = 1 << 14  # elements from the first to the last channel of an image that a convolution reads as it lies
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,14 @@ class PackOperands:
                 where[value] = (Layout(base.root, base.offset + view[0], view[1])
                                 if base is not None and view is not None else packed(value))
 
+        copies: dict[Value, Value] = {}  # one serves all who want it
+
         def copy(value: Value) -> Value:
-            node = make_node(ops.detach, (value,), {})
-            add(node)
-            return node.output
+            if value not in copies:
+                node = make_node(ops.detach, (value,), {})
+                add(node)
+                copies[value] = node.output
+            return copies[value]
 
         for node in graph.nodes:
             inputs = list(node.inputs)
@@ -46,10 +53,9 @@ class PackOperands:
                     inputs[1] = self._spread(node, inputs[1], add)
                 if not where[inputs[place]].is_packed(inputs[place].shape):
                     inputs[place] = copy(inputs[place])
-            for place in self._matrices(node):
-                value = inputs[place]
-                if not _is_matrix(value, where[value]):
-                    inputs[place] = copy(value)
+            for place, fits in _wishes(node):
+                if not fits(inputs[place], where[inputs[place]]):
+                    inputs[place] = copy(inputs[place])
             add(node if tuple(inputs) == node.inputs else replace(node, inputs=tuple(inputs)))
         overwritten = {graph.inputs[place] for place in graph.donated.values()}
         outputs = list(graph.outputs)
@@ -68,13 +74,42 @@ class PackOperands:
         add(spread)  # type: ignore[operator]
         return spread.output
 
-    def _matrices(self, node: Node) -> tuple[int, ...]:
-        """The operands of `node` that a matrix product reads."""
-        if node.op is ops.matmul:
-            return (0, 1)
-        if node.body is not None and node.attrs["style"] == "contract":
-            return tuple(node.body.inputs.index(v) for v in node.body.nodes[0].inputs)
-        return ()
+
+def _wishes(node: Node) -> list[tuple[int, Callable[[Value, Layout], bool]]]:
+    """How a contraction wants its operands: (place, whether one that lies so will do)."""
+    body = node.body
+    if body is None:
+        return list(enumerate(_own_wishes(node)))
+    if node.attrs["style"] != "contract":
+        return []
+    product = body.nodes[0]
+    own = dict(zip(map(body.inputs.index, product.inputs), _own_wishes(product), strict=True))
+    others = None if product.op is ops.matmul else _is_rows
+    return [(place, fits) for place in range(len(body.inputs)) if (fits := own.get(place, others)) is not None]
+
+
+def _own_wishes(node: Node) -> tuple[Callable[[Value, Layout], bool], ...]:
+    wishes = _WISHES.get(node.op, ())
+    return (_is_near, *wishes[1:]) if wishes[:1] == (_is_image,) and node.attrs.get("groups") == 1 else wishes
+
+
+def _is_packed(value: Value, layout: Layout) -> bool:
+    return layout.is_packed(value.shape)
+
+
+def _is_image(value: Value, layout: Layout) -> bool:
+    """Channels lie side by side."""
+    return value.shape[-1] == 1 or layout.strides[-1] == 1
+
+
+def _is_near(value: Value, layout: Layout) -> bool:
+    """Channels lie side by side, or are few, as those of pictures: nothing is gained by turning them."""
+    return _is_image(value, layout) or 0 <= (value.shape[-1] - 1) * layout.strides[-1] <= FAR
+
+
+def _is_rows(value: Value, layout: Layout) -> bool:
+    """All axes but the last can be walked as one."""
+    return len(runs(value.shape[:-1], layout.strides[:-1])) <= 1
 
 
 def _is_matrix(value: Value, layout: Layout) -> bool:
@@ -82,3 +117,11 @@ def _is_matrix(value: Value, layout: Layout) -> bool:
     n_rows, n_cols = value.shape[-2:]
     steps_fit = rows >= n_cols or n_rows == 1 or cols >= n_rows or n_cols == 1
     return steps_fit and (cols == 1 or rows == 1 or n_rows == 1 or n_cols == 1) and min(rows, cols) > 0
+
+
+_WISHES: dict[Op, tuple[Callable[[Value, Layout], bool], ...]] = {
+    ops.matmul: (_is_matrix, _is_matrix), ops.convolve: (_is_image, _is_packed),
+    ops.window_products: (_is_image, _is_packed), ops.filter_tiles: (_is_image, _is_packed),
+    ops.attend: (_is_image,) * 3, ops.attend_grad: (_is_image, _is_packed, _is_packed, *(_is_image,) * 3),
+    ops.pool_max: (_is_image,), ops.pool_sum: (_is_image,), ops.pool_sum_grad: (_is_image,),
+    ops.pool_max_grad: (_is_image, _is_image, _is_image)}

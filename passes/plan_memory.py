@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from tinytorch.ir import Graph, Kind, MemoryPlan, Node, Value
 from tinytorch.ir.domain import find_domain
@@ -36,7 +37,7 @@ def plan_memory(graph: Graph, *, in_place: bool = True) -> MemoryPlan:
 
     With `in_place=False` none takes over the memory of another; donations stay.
     """
-    lives = _Lives(graph)
+    lives = Lives(graph)
     reuses = lives.donations()
     owners = lives.residents(reuses)
     if in_place:
@@ -53,7 +54,7 @@ def plan_memory(graph: Graph, *, in_place: bool = True) -> MemoryPlan:
 
 def most_alive(graph: Graph, plan: MemoryPlan) -> int:
     """The most bytes that live at one time: no plan with these reuses can be smaller."""
-    lives = _Lives(graph)
+    lives = Lives(graph)
     spans = {v: [lives.born[v], lives.dies[v]] for v in plan.offsets}
     for value in plan.reuses:
         owner = value
@@ -64,10 +65,19 @@ def most_alive(graph: Graph, plan: MemoryPlan) -> int:
     return _peak((_aligned(v.type.nbytes), first, last) for v, (first, last) in spans.items())
 
 
+def alive_at(lives: Lives) -> list[int]:
+    """The bytes that live in the arena while each node runs, if none but donated inputs are overwritten."""
+    changes = [0] * (len(lives.graph.nodes) + 2)
+    for value in lives.residents(lives.donations()):
+        changes[lives.born[value]] += value.type.nbytes
+        changes[lives.dies[value] + 1] -= value.type.nbytes
+    return list(accumulate(changes))[:len(lives.graph.nodes)]
+
+
 # -- who lives when ----------------------------------------------------------------------------------------------------
 
 
-class _Lives:
+class Lives:
     """When each root is made and read for the last time, by node number; results live until after the last node."""
 
     def __init__(self, graph: Graph) -> None:
@@ -141,28 +151,29 @@ class _Lives:
         places = [place for place, v in enumerate(node.inputs) if self.root(v) is root]
         operands = [node.inputs[place] for place in places]
         alike = all(v.shape == out.shape and _is_whole(self.where[v], root.type.size, v) for v in operands)
-        return alike and _is_elementwise(node, places)
+        return alike and _is_elementwise(node, places, node.outputs.index(out))
 
 
 def _is_whole(layout: Layout, size: int, value: Value) -> bool:
     return layout.offset == 0 and value.type.size == size and layout.is_packed(value.shape)
 
 
-def _is_elementwise(node: Node, places: Iterable[int]) -> bool:
-    """Whether each element of the result depends on the operands at `places` only through that of the same index."""
+def _is_elementwise(node: Node, places: Iterable[int], number: int) -> bool:
+    """Whether nothing is read of the operands at `places`, once an element of result `number` is written, but what has
+    another index."""
     if node.op.kind is Kind.POINTWISE:
         return True
     body = node.body
     if body is None:
         return False
-    style = node.attrs["style"]
-    reached = {body.inputs[place] for place in places}
+    reached, alone = {body.inputs[place] for place in places}, True
     for inner in body.nodes:
         if not reached.isdisjoint(inner.inputs):
-            if inner.op.kind is not Kind.POINTWISE:
-                return False
+            alone &= inner.op.kind is Kind.POINTWISE
             reached.update(inner.outputs)
-    return style != "reduce" or _is_after_one_fold(body, places)
+    if node.attrs["style"] != "reduce":
+        return alone
+    return (alone and _is_after_one_fold(body, places)) or _is_read_by_then(body, places, body.outputs[number])
 
 
 def _is_after_one_fold(body: Graph, places: Iterable[int]) -> bool:
@@ -182,6 +193,28 @@ def _is_after_one_fold(body: Graph, places: Iterable[int]) -> bool:
         if behind or inner.op.kind is Kind.REDUCE:
             folded.update(inner.outputs)
     return True
+
+
+def _is_read_by_then(body: Graph, places: Iterable[int], out: Value) -> bool:
+    """Whether no stage of a reduction after the one that writes `out` reads these operands, all of the whole domain.
+
+    A stage is a walk over the domain; what later stages need of an earlier one, they compute again.
+    """
+    domain = find_domain(body)
+    reached = {body.inputs[place] for place in places}
+    if domain is None or any(len(domain.of(v)) < len(domain.extents) for v in (out, *reached)):
+        return False
+    stages: dict[Value, int] = dict.fromkeys(body.inputs, 0)
+    for inner in body.nodes:
+        stage = max((stages[v] for v in inner.inputs), default=0)
+        folds = inner.op.kind is Kind.REDUCE
+        stages |= dict.fromkeys(inner.outputs, stage + folds)
+        if not reached.isdisjoint(inner.inputs) and not folds:
+            if inner.op.kind is not Kind.POINTWISE:
+                return False
+            reached.update(inner.outputs)
+    walks = [stages[v] for v in reached]
+    return max(walks) <= stages[out]
 
 
 # -- packing -----------------------------------------------------------------------------------------------------------

@@ -95,6 +95,153 @@ def _concat(node: Node, edit: Edit) -> Any:
     return ops.concat(*map(Operand, parts), axis=node.attrs["axis"]) if len(parts) < len(node.inputs) else None
 
 
+def _concat_of_concat(node: Node, edit: Edit) -> Any:
+    axis = node.attrs["axis"]
+    parts: list[Value] = []
+    for value in node.inputs:
+        below = edit.producer.get(value)
+        joins = below is not None and below.op is ops.concat and below.attrs["axis"] == axis
+        parts += below.inputs if below is not None and joins and not edit.is_shared(value) else [value]
+    return ops.concat(*map(Operand, parts), axis=axis) if len(parts) > len(node.inputs) else None
+
+
+def _concat_before_joining_axes(node: Node, edit: Edit) -> Any:
+    """Parts whose last axis is two of their operands' (heads and features): those are put side by side as they lie."""
+    axis = node.attrs["axis"]
+    below = [edit.producer.get(v) for v in node.inputs]
+    sources = [n.inputs[0] for n in below if n is not None and n.op is ops.reshape]
+    if len(sources) < len(below) or len({v.shape[axis + 1:] for v in sources}) > 1:
+        return None
+    if any(s.shape[:axis] != v.shape[:axis] or len(s.shape) != axis + 2 or axis != len(v.shape) - 1
+           for s, v in zip(sources, node.inputs, strict=True)):
+        return None
+    return ops.reshape(ops.concat(*map(Operand, sources), axis=axis), node.output.shape)
+
+
+def _sum_of_pads(node: Node, edit: Edit) -> Any:
+    """Terms that are 0 but for a part of one axis, these parts side by side: the gradient of a split."""
+    pads = _padded_terms(node, edit)
+    if pads is None:
+        return None
+    axes = {a for n in pads for a in range(len(node.output.shape)) if n.attrs["low"][a] or n.attrs["high"][a]}
+    if len(axes) != 1:
+        return None
+    [axis] = axes
+    pads.sort(key=lambda n: n.attrs["low"][axis])
+    at = first = pads[0].attrs["low"][axis]
+    for pad in pads:
+        if pad.attrs["low"][axis] != at:
+            return None
+        at += pad.inputs[0].shape[axis]
+    whole = ops.concat(*(Operand(n.inputs[0]) for n in pads), axis=axis)
+    low, high = ([n if a == axis else 0 for a in range(whole.ndim)] for n in (first, node.output.shape[axis] - at))
+    return ops.pad(whole, low, high)
+
+
+def _padded_terms(node: Node, edit: Edit) -> list[Node] | None:
+    """The terms of a sum of sums, if all of them are something padded with zeros that nobody else reads."""
+    found: list[Node] = []
+    stack = list(node.inputs)
+    while stack:
+        value = stack.pop()
+        below = edit.producer.get(value)
+        if below is None or edit.is_shared(value):
+            return None
+        if below.op is ops.add:
+            stack += below.inputs
+        elif below.op is ops.pad and below.attrs["value"] == 0 and not any(below.attrs["interior"]):
+            found.append(below)
+        else:
+            return None
+    return found
+
+
+# -- positions that count ----------------------------------------------------------------------------------------------
+
+
+def _counts(value: Value, edit: Edit) -> bool:
+    """Whether a value is 0, 1, 2, …"""
+    node = edit.producer.get(value)
+    return node is not None and node.op is ops.iota and len(value.shape) == 1
+
+
+def _count_in_range(node: Node, edit: Edit) -> Any:
+    below = _below(node, edit, ops.iota)
+    inside = below is not None and node.inputs[0].shape[below.attrs["axis"]] <= node.attrs["extent"]
+    return Operand(node.inputs[0]) if inside else None
+
+
+def _take_counted(node: Node, edit: Edit) -> Any:
+    x, positions = node.inputs
+    axis, count = node.attrs["axis"], positions.type.size
+    if not _counts(positions, edit) or count > x.shape[axis]:
+        return None
+    return ops.slice(Operand(x), (0,) * len(x.shape), node.output.shape, (1,) * len(x.shape))
+
+
+def _scatter_counted(node: Node, edit: Edit) -> Any:
+    x, positions, more = node.inputs
+    axis, count = node.attrs["axis"], positions.type.size
+    if not _counts(positions, edit) or count > x.shape[axis]:
+        return None
+    high = [x.shape[axis] - count if a == axis else 0 for a in range(len(x.shape))]
+    return ops.add(Operand(x), ops.pad(Operand(more), [0] * len(high), high))
+
+
+# -- regrouped rows ----------------------------------------------------------------------------------------------------
+
+
+def _rows_below(value: Value, edit: Edit) -> Value | None:
+    """x (rows, …), if `value` is x with its rows regrouped as several axes, (batch, time, …)."""
+    node = edit.producer.get(value)
+    if node is None or node.op is not ops.reshape or value.type.size == 1:
+        return None
+    source = node.inputs[0]
+    more = len(value.shape) - len(source.shape)
+    regroups = more > 0 and source.shape and source.shape[1:] == value.shape[more + 1:]
+    return source if regroups and sum(n > 1 for n in value.shape[:more + 1]) > 1 else None
+
+
+def _regroup_late(node: Node, edit: Edit) -> Any:
+    """Elementwise ops of regrouped rows work on the rows: a product made them, and takes such ops into its kernel."""
+    shape = node.output.shape
+    source = next((s for v in node.inputs if v.shape == shape and (s := _rows_below(v, edit)) is not None), None)
+    if source is None:
+        return None
+    lead = shape[:len(shape) - len(source.shape) + 1]
+    operands = []
+    for value in node.inputs:
+        if value.type.size == 1:
+            operands.append(ops.reshape(Operand(value), ()))
+        elif len(value.shape) < len(source.shape):
+            operands.append(Operand(value))
+        elif value.shape[:len(lead)] == lead and len(value.shape) == len(shape) and _is_packed(value, edit):
+            operands.append(ops.reshape(Operand(value), (source.shape[0], *value.shape[len(lead):])))
+        else:
+            return None
+    return ops.reshape(bind(node.op, *operands, **node.attrs), shape)
+
+
+def _is_packed(value: Value, edit: Edit) -> bool:
+    """Whether a value is one that regrouping does not copy."""
+    node = edit.producer.get(value)
+    if node is not None and node.op is ops.reshape:
+        return _is_packed(node.inputs[0], edit)
+    return node is None or node.op.kind not in (Kind.VIEW, Kind.SOURCE, Kind.RANDOM)
+
+
+def _reduce_regrouped(node: Node, edit: Edit) -> Any:
+    source = _rows_below(node.inputs[0], edit)
+    if source is None:
+        return None
+    more = len(node.inputs[0].shape) - len(source.shape)
+    lead, axes = set(range(more + 1)), set(node.attrs["axis"])
+    if lead & axes and not lead <= axes:
+        return None
+    inner = tuple(sorted({max(a - more, 0) for a in axes}))
+    return ops.reshape(node.op(Operand(source), inner), node.output.shape)
+
+
 # -- repeated operands -------------------------------------------------------------------------------------------------
 
 
@@ -127,7 +274,7 @@ def _repeat_late(node: Node, edit: Edit) -> Any:
 # -- reductions --------------------------------------------------------------------------------------------------------
 
 POINTWISE = tuple(op for op in registry.values() if op.kind is Kind.POINTWISE)
-_REDUCTIONS = (ops.sum, ops.prod, ops.max, ops.min)
+REDUCTIONS = (ops.sum, ops.prod, ops.max, ops.min)
 
 
 def _reduce_nothing(node: Node, edit: Edit) -> Any:
@@ -174,9 +321,18 @@ VIEW_RULES: tuple[By, ...] = (
 SHAPE_RULES: tuple[By, ...] = (
     By("pad by nothing", (ops.pad,), _pad),
     By("concat of one, and of empty parts", (ops.concat,), _concat),
+    By("concat of concats", (ops.concat,), _concat_of_concat),
+    By("concat of reshapes that join the last two axes = reshape of a concat", (ops.concat,),
+       _concat_before_joining_axes),
+    By("Σ of pads that lie side by side = pad of a concat", (ops.add,), _sum_of_pads),
+    By("in_range(0, 1, 2, …)", (ops.in_range,), _count_in_range),
+    By("take(x, (0, 1, 2, …)) = a slice of x", (ops.take,), _take_counted),
+    By("scatter_add(x, (0, 1, 2, …), y) = x + pad y", (ops.scatter_add,), _scatter_counted),
     By("f(repeat x, y) = f(x, y), or = repeat f(x, y) if y too is repeated", POINTWISE, _repeat_late),
+    By("f(regroup x, y) = regroup f(x, y)", POINTWISE, _regroup_late),
+    By("Σ regroup x = regroup Σ x", REDUCTIONS, _reduce_regrouped),
 
-    By("Σ over axes of extent 1", _REDUCTIONS, _reduce_nothing),
-    By("Σ Σ x = Σ x", _REDUCTIONS, _reduce_twice),
+    By("Σ over axes of extent 1", REDUCTIONS, _reduce_nothing),
+    By("Σ Σ x = Σ x", REDUCTIONS, _reduce_twice),
     By("Σ of n equal x = n x", (ops.sum, ops.max, ops.min), _reduce_repeated),
 )

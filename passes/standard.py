@@ -8,14 +8,22 @@ from typing import Any
 
 from .assign_layout import AssignLayout
 from .expand_composites import ExpandComposites
+from .filter_minimally import FilterMinimally
+from .fold_batch_norm import FoldBatchNorm
 from .fold_constants import FoldConstants
 from .fuse import Fuse
+from .hoist_bound import HoistBound
 from .merge_common import MergeCommon
+from .order_nodes import OrderNodes
 from .pack_operands import PackOperands
+from .recompute import Recompute
 from .remove_dead import RemoveDead
 from .simplify import Simplify
+from .sink_transposes import SinkTransposes
+from .split_sums import SplitSums
 
 LOWERING = (ExpandComposites(), PackOperands())  # what the runtime cannot do without
-STANDARD = (Simplify(), FoldConstants(), ExpandComposites(), Simplify(), AssignLayout(), MergeCommon(), RemoveDead(),
-            Fuse(), PackOperands())
+STANDARD = (Simplify(), FoldBatchNorm(), FoldConstants(), ExpandComposites(), Simplify(), SinkTransposes(),
+            FilterMinimally(), AssignLayout(), MergeCommon(), RemoveDead(), HoistBound(), SplitSums(), Fuse(),
+            Recompute(), PackOperands(), OrderNodes())
 PIPELINES: dict[str, tuple[Any, ...]] = {"train": STANDARD, "infer": STANDARD, "none": LOWERING}

@@ -28,6 +28,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -35,7 +36,7 @@ import threading
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -80,7 +81,9 @@ class Stats:
     compiled: int = 0
     loaded: int = 0  # from the disk
     found: int = 0  # in memory
-    seconds: float = 0.0
+    seconds: float = 0.0  # in all
+    compiling: float = 0.0  # of them
+    linking: float = 0.0
 
 
 _lock = threading.RLock()
@@ -168,9 +171,18 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
+NUMBERED = re.compile(r"\b(?:t|v|c|acc)\d+\b")  # names that emitters give to local variables, and to nothing else
+
+
 def kernel_key(source: KernelSource) -> str:
-    """The name of a kernel's code: equal keys mean equal code."""
-    return hashlib.sha256(f"{fingerprint()}\n{source.name}\n{source.text}".encode()).hexdigest()
+    """The name of a kernel's code: equal keys mean equal code.
+
+    How local variables are numbered, and what the docstring says of the graph, is not code.
+    """
+    numbers: dict[str, str] = {}
+    code = source.text.split('"""', 2)[-1] if source.text.startswith('"""') else source.text
+    text = NUMBERED.sub(lambda name: numbers.setdefault(name[0], f"${len(numbers)}"), code)
+    return hashlib.sha256(f"{fingerprint()}\n{source.name}\n{text}".encode()).hexdigest()
 
 
 # The folder
@@ -261,7 +273,7 @@ def compile_kernels(sources: Iterable[KernelSource]) -> list[Kernel]:
         if interpreted():
             _kernels.update({key: _interpret(key, source) for key, source in missing.items()})
         else:
-            _load([(key, source, *_find_or_compile(key, source)) for key, source in missing.items()])
+            _load(_find_or_compile(missing))
         _stats.seconds += time.perf_counter() - start
         return [_kernels[key] for key, _ in wanted]
 
@@ -299,20 +311,38 @@ def load_function(name: str, module_name: str, text: str, path: Path) -> Callabl
     return function
 
 
-def _find_or_compile(key: str, source: KernelSource) -> tuple[Path, bytes]:
-    path, text = _place(key, source)
-    stored = kernel_dir() / f"{_symbol(source.name, key)}.o"
-    code = _read_object(stored, key)
-    if code is not None:
-        _stats.loaded += 1
-        return path, code
-    start = time.perf_counter()
-    from .codegen import compile_object  # imports Numba, which a process that finds its kernels must not pay for
-    code = compile_object(source.name, _symbol(source.name, key), text, path)
-    write_cached(stored, _seal(key, code))
-    _stats.compiled += 1
-    _debug_compiled(source, path, time.perf_counter() - start)
-    return path, code
+def _find_or_compile(missing: Mapping[str, KernelSource]) -> list[tuple[str, KernelSource, Path, bytes]]:
+    """The object code of these kernels, from the cache, or compiled and put there."""
+    codes: dict[str, bytes] = {}
+    places = {key: _place(key, source) for key, source in missing.items()}
+    for key, source in missing.items():
+        code = _read_object(_object_path(key, source), key)
+        if code is not None:
+            codes[key] = code
+    _stats.loaded += len(codes)
+    if len(codes) < len(missing):
+        codes |= _compile({key: source for key, source in missing.items() if key not in codes}, places)
+    return [(key, source, places[key][0], codes[key]) for key, source in missing.items()]
+
+
+def _compile(missing: Mapping[str, KernelSource], places: Mapping[str, tuple[Path, str]]) -> dict[str, bytes]:
+    from .crew import Job, compile_all  # leads to Numba, which a process that finds its kernels must not pay for
+
+    start = last = time.perf_counter()
+    codes: dict[str, bytes] = {}
+    for job, code in compile_all(Job(key, source.name, _symbol(source.name, key), places[key][1], places[key][0])
+                                 for key, source in missing.items()):
+        codes[job.key] = code
+        write_cached(_object_path(job.key, missing[job.key]), _seal(job.key, code))
+        _stats.compiled += 1
+        _debug_compiled(missing[job.key], job.path, time.perf_counter() - last)
+        last = time.perf_counter()
+    _stats.compiling += last - start
+    return codes
+
+
+def _object_path(key: str, source: KernelSource) -> Path:
+    return kernel_dir() / f"{_symbol(source.name, key)}.o"
 
 
 def _debug_compiled(source: KernelSource, path: Path, seconds: float) -> None:
@@ -339,6 +369,7 @@ def _load(objects: list[tuple[str, KernelSource, Path, bytes]]) -> None:
     """Link object code into this process. One engine for all: a kernel costs 0.06 ms, an engine more than 1 ms."""
     if not objects:
         return
+    start = time.perf_counter()
     engine = _engine()
     for _, _, _, code in objects:
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
@@ -347,3 +378,4 @@ def _load(objects: list[tuple[str, KernelSource, Path, bytes]]) -> None:
         address = engine.get_function_address(_symbol(source.name, key))
         assert address, f"the object code of {path} does not define {_symbol(source.name, key)}"
         _kernels[key] = Kernel(source.name, key, path, address)
+    _stats.linking += time.perf_counter() - start

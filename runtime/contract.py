@@ -1,17 +1,18 @@
-"""Emit contractions: a matrix product, with the pointwise ops after it as its epilogue."""
+"""Emit contractions: a matrix product or a convolution, with the pointwise ops after it as its epilogue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tinytorch.ir import Graph, Kind, Node, Value
+from tinytorch.ir import Graph, Kind, Node, Value, ops
 from tinytorch.ir.errors import CompileError
+from tinytorch.ir.layout import runs
 from tinytorch.ir.types import row_major_strides
 
 from .expression import checked_extent, expression, is_storage, literal
-from .launch import SCRATCH, ArgumentTable, Launch, Ref, Word
-from .matmul import Epilogue, emit_matmul, first_word, plan_matmul
+from .launch import SCRATCH, ArgumentTable, Launch, Ref, ScratchStride, Word
+from .matmul import Epilogue, MatmulPlan, Windows, emit_matmul, first_word, plan_matmul, plan_tiles, plan_windows
 
 SCRATCH_WORD = 2
 
@@ -39,31 +40,58 @@ def matrix_layout(shape: Sequence[int], strides: Sequence[int], transposed: bool
 
 def emit_contraction(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int],
                      threads: int) -> Launch:
-    """One launch for a `matmul` node, or for a fused one whose body begins with a matmul."""
+    """One launch for a product or a convolution, or for a fused node whose body begins with one."""
     body = node.body
     product = node if body is None else body.nodes[0]
     slots = [0, 1] if body is None else [body.inputs.index(v) for v in product.inputs]
-    x, y = (v.type for v in product.inputs)
-    left = matrix_layout(x.shape, strides[slots[0]], product.attrs["transpose_x"])
-    right = matrix_layout(y.shape, strides[slots[1]], product.attrs["transpose_y"])
-    if left is None or right is None:
-        raise CompileError(f"matmul({x}, {y}): an operand has no packed axis; strides {strides}")
-    out = product.output
-    batch = out.shape[:-2]
-    m, n = out.shape[-2:]
-    k = x.shape[-2] if product.attrs["transpose_x"] else x.shape[-1]
-    plan = plan_matmul(m, n, k, lda=left.ld, ldb=right.ld, transpose_a=left.transposed, transpose_b=right.transposed,
-                       batch=batch, a_strides=_batch_strides(left.batch, x.shape[:-2], batch),
-                       b_strides=_batch_strides(right.batch, y.shape[:-2], batch),
-                       element=x.dtype.name, threads=threads)
-    writer = _Epilogue(batch, ArgumentTable(first_word(plan.form)))
-    graph = body if body is not None else Graph("matmul", product.inputs, (product,), (out,))
+    own = [strides[slot] for slot in slots]
+    groups = 0 if product.op is ops.matmul else product.attrs.get("groups", 1)
+    plan = CONTRACTIONS[product.op](product, own, threads)
+    writer = EpilogueWriter(len(product.output.shape) - 2, groups, ArgumentTable(first_word(plan.form)))
+    graph = body if body is not None else Graph(product.op.name, product.inputs, (product,), (product.output,))
     epilogue = writer.write(graph, product, strides, aliases)
-    source = emit_matmul(_kernel_name(graph), plan.form, epilogue)
+    source = emit_matmul(kernel_name(graph), plan.form, epilogue)
     words: list[Word] = [*plan.words, *writer.table.words]
     words[plan.a_word], words[plan.b_word] = Ref("input", slots[0]), Ref("input", slots[1])
-    words[SCRATCH_WORD] = SCRATCH
+    words[SCRATCH_WORD], words[SCRATCH_WORD + 1] = SCRATCH, ScratchStride(plan.scratch_bytes)
     return Launch(source, tuple(words), plan.extent, plan.chunks, plan.scratch_bytes)
+
+
+def _plan_product(product: Node, strides: Sequence[tuple[int, ...]], threads: int) -> MatmulPlan:
+    x, y = (v.type for v in product.inputs)
+    left = matrix_layout(x.shape, strides[0], product.attrs["transpose_x"])
+    right = matrix_layout(y.shape, strides[1], product.attrs["transpose_y"])
+    if left is None or right is None:
+        raise CompileError(f"matmul({x}, {y}): an operand has no packed axis; strides {strides}")
+    *batch, m, n = product.output.shape
+    k = x.shape[-2] if product.attrs["transpose_x"] else x.shape[-1]
+    return plan_matmul(m, n, k, lda=left.ld, ldb=right.ld, transpose_a=left.transposed, transpose_b=right.transposed,
+                       batch=tuple(batch), a_strides=_batch_strides(left.batch, x.shape[:-2], batch),
+                       b_strides=_batch_strides(right.batch, y.shape[:-2], batch),
+                       element=x.dtype.name, threads=threads)
+
+
+def _plan_convolution(product: Node, strides: Sequence[tuple[int, ...]], threads: int) -> MatmulPlan:
+    """As a product of windows; where each window is one pixel and none is left out, of plain matrices."""
+    (x, weight), attrs, out = (v.type for v in product.inputs), product.attrs, product.output.type
+    groups, cols = attrs["groups"], out.shape[3] // attrs["groups"]
+    pixels = runs((*x.shape[:3], 1), (*strides[0][:3], 0))
+    if (groups == 1 and weight.shape[:2] == (1, 1) and x.shape[:3] == out.shape[:3] and attrs["low"] == (0, 0)
+            and len(pixels) <= 1 and (strides[0][3] == 1 or x.shape[3] == 1)):
+        ld = pixels[0][1] if pixels else x.shape[3]
+        return plan_matmul(out.size // cols, cols, x.shape[3], lda=ld, ldb=cols, element=x.dtype.name, threads=threads)
+    windows = Windows(x.shape[0], x.shape[1:3], out.shape[1:3], weight.shape[:2], weight.shape[2], strides[0],
+                      attrs["stride"], attrs["low"], attrs["dilation"], attrs["spread"])
+    return plan_windows(windows, cols, groups=groups, element=x.dtype.name, threads=threads)
+
+
+def _plan_filter(product: Node, strides: Sequence[tuple[int, ...]], threads: int) -> MatmulPlan:
+    x, out = product.inputs[0].type, product.output.type
+    return plan_tiles(x.shape, strides[0], out.shape, product.attrs["low"], x.dtype.name, threads)
+
+
+# How each op that `emit_contraction` takes is planned.
+CONTRACTIONS = {ops.matmul: _plan_product, ops.convolve: _plan_convolution, ops.filter_tiles: _plan_filter}
 
 
 def _batch_strides(strides: Sequence[int], shape: Sequence[int], batch: Sequence[int]) -> tuple[int, ...]:
@@ -71,15 +99,16 @@ def _batch_strides(strides: Sequence[int], shape: Sequence[int], batch: Sequence
     return (*(0,) * (len(batch) - len(own)), *own)
 
 
-def _kernel_name(body: Graph) -> str:
+def kernel_name(body: Graph) -> str:
     return "_".join(node.op.name for node in body.nodes if node.op.kind.launches)[:60]
 
 
 @dataclass
-class _Epilogue:
+class EpilogueWriter:
     """Collects the lines and words of an epilogue: loads and constants once, pointwise ops once an element."""
 
-    batch: tuple[int, ...]
+    batch: int  # axes before the last two of a product
+    groups: int  # of a convolution, whose pixels are rows; 0: of a matrix product
     table: ArgumentTable
     row: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
@@ -113,7 +142,15 @@ class _Epilogue:
     def _aligned(self, value: Value, strides: Sequence[int]) -> list[int]:
         """Strides along (batch axes…, i, j); 0 where the value does not vary."""
         own = [0 if n == 1 else s for n, s in zip(value.shape, strides, strict=True)]
-        return [0] * (len(self.batch) + 2 - len(own)) + own
+        own = [0] * (self.batch + 2 - len(own)) + own
+        if not self.groups:
+            return own
+        *pixels, channel = own
+        found = runs(value.shape[:-1], tuple(pixels)) if any(pixels) else []
+        if len(found) > 1:
+            raise CompileError(f"convolve: its epilogue reads {value.type} with strides {strides}, which are no rows")
+        group = [channel * (value.shape[-1] // self.groups) if channel else 0] * (self.groups > 1)
+        return [*group, found[0][1] if found else 0, channel]
 
     def _address(self, name: str, ref: Ref, value: Value, strides: Sequence[int]) -> None:
         self.table.pointer(name, ref)
@@ -122,7 +159,7 @@ class _Epilogue:
         for axis, stride in enumerate(aligned[:-1]):
             if stride:
                 self.table.integer(f"s{axis}_{name}", stride)
-                terms.append(f"{'i' if axis == len(self.batch) else f'b{axis}'} * s{axis}_{name}")
+                terms.append(f"{'i' if axis == len(aligned) - 2 else f'b{axis}'} * s{axis}_{name}")
         if terms:
             self.row.append(f"row_{name} = {' + '.join(terms)}")
         if aligned[-1] not in (0, 1):

@@ -1,7 +1,7 @@
 """The loop that runs a program, and the loop of a worker: compiled like kernels, and documented in `pool.py`.
 
-`driver(state, table, steps, times)` runs rows of `[kernel, args, extent, chunks]`. `worker(state, slot, idle_ns,
-unused)` takes chunks until it has had none for `idle_ns` and no run that wants this slot is going on.
+`driver(state, table, steps, times)` runs rows of `[kernel, args, extent, rows << 32 | chunks]`. `worker(state, slot,
+idle_ns, unused)` takes chunks until it has had none for `idle_ns` and no run that wants this slot is going on.
 """
 
 from numba import njit
@@ -17,22 +17,29 @@ from tinytorch.runtime.atomics import (
     swap_if_equal,
 )
 from tinytorch.runtime.lowlevel import load_i64, store_i64
-from tinytorch.runtime.pool import ACTIVE, ARGS, CHUNKS, DONE, EXTENT, KERNEL, NEXT, PATIENCE, SLEEPERS, TICKET
+from tinytorch.runtime.pool import ACTIVE, CHUNKS, DONE, FIRST, NEXT, PATIENCE, ROW, SLEEPERS, TICKET
+
+LOW = 0xFFFFFFFF  # the lower half of a word
 
 
 @njit(inline="always")
 def take_chunk(state: int, slot: int) -> bool:
     """Claim and run one chunk; False if there was none for this slot, or another thread was faster."""
     word = atomic_load(state, TICKET)
-    left = word & 0xFFFFFFFF
+    left = word & LOW
     if left == 0 or slot >= word >> 32:
         return False
     if swap_if_equal(state, TICKET, word, word - 1):
-        chunk = left - 1
-        extent = atomic_load(state, EXTENT)
-        chunks = atomic_load(state, CHUNKS)
+        row = atomic_load(state, FIRST)
+        chunk = atomic_load(state, CHUNKS) - left
+        chunks = atomic_load(row, 3) & LOW
+        while chunk >= chunks:  # it is not of this step
+            chunk -= chunks
+            row += ROW
+            chunks = atomic_load(row, 3) & LOW
+        extent = atomic_load(row, 2)
         lo = split(extent, chunk, chunks)
-        call_kernel(atomic_load(state, KERNEL), atomic_load(state, ARGS), lo, split(extent, chunk + 1, chunks), slot)
+        call_kernel(atomic_load(row, 0), atomic_load(row, 1), lo, split(extent, chunk + 1, chunks), slot)
         atomic_add(state, DONE, 1)
     return True
 
@@ -43,33 +50,46 @@ def split(extent: int, chunk: int, chunks: int) -> int:
     return chunk * extent // chunks
 
 
+@njit(inline="always")
+def run_alone(table: int, row: int) -> None:
+    """All chunks of one step on this thread."""
+    kernel, args, extent = load_i64(table, 4 * row, 0), load_i64(table, 4 * row + 1, 0), load_i64(table, 4 * row + 2, 0)
+    chunks = max(1, load_i64(table, 4 * row + 3, 0) & LOW)
+    for chunk in range(chunks):
+        call_kernel(kernel, args, split(extent, chunk, chunks), split(extent, chunk + 1, chunks), 0)
+
+
+@njit(inline="always")
+def chunks_of(table: int, row: int, rows: int) -> int:
+    """The chunks of all steps of a wave."""
+    chunks = 0
+    for k in range(row, row + rows):
+        chunks += load_i64(table, 4 * k + 3, 0) & LOW
+    return chunks
+
+
 def driver(state: int, table: int, steps: int, times: int) -> None:
     """Run the steps; with `state` 0 alone, else with the workers. Returns early, ACTIVE, to have workers woken."""
-    first = 0
+    row = 0
     if state != 0:
-        first = atomic_load(state, NEXT)
+        row = atomic_load(state, NEXT)
         atomic_store(state, NEXT, 0)
-    for step in range(first, steps):
-        kernel = load_i64(table, 4 * step, 0)
-        args = load_i64(table, 4 * step + 1, 0)
-        extent = load_i64(table, 4 * step + 2, 0)
-        chunks = load_i64(table, 4 * step + 3, 0)
+    while row < steps:
         started = 0
+        rows = 1
         if times != 0:
             started = clock()
-        if chunks <= 1:
-            call_kernel(kernel, args, 0, extent, 0)
-        elif state == 0:
-            for chunk in range(chunks):
-                call_kernel(kernel, args, split(extent, chunk, chunks), split(extent, chunk + 1, chunks), 0)
+        elif state != 0:
+            rows = max(1, load_i64(table, 4 * row + 3, 0) >> 32)
+        chunks = chunks_of(table, row, rows)
+        if state == 0 or chunks <= 1:
+            run_alone(table, row)
         else:
             if atomic_load(state, SLEEPERS) > 0:
-                atomic_store(state, NEXT, step)  # `run` wakes the workers and comes back to this step
+                atomic_store(state, NEXT, row)  # `run` wakes the workers and comes back to this wave
                 return
             atomic_store(state, DONE, 0)
-            atomic_store(state, KERNEL, kernel)
-            atomic_store(state, ARGS, args)
-            atomic_store(state, EXTENT, extent)
+            atomic_store(state, FIRST, table + ROW * row)
             atomic_store(state, CHUNKS, chunks)
             atomic_store(state, TICKET, atomic_load(state, ACTIVE) << 32 | chunks)
             while take_chunk(state, 0):
@@ -82,7 +102,8 @@ def driver(state: int, table: int, steps: int, times: int) -> None:
                 else:
                     give_way()
         if times != 0:
-            store_i64(times, step, clock() - started, 1)
+            store_i64(times, row, clock() - started, 1)
+        row += rows
     if state != 0:
         atomic_store(state, ACTIVE, 0)
 

@@ -7,13 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from tinytorch.ir import Graph, Kind, Node, Op, Value, ops
 from tinytorch.ir.errors import CompileError
 
-from .contract import emit_contraction
+from .attention import ATTENTION
+from .contract import CONTRACTIONS, emit_contraction
+from .depthwise import emit_depthwise, emit_depthwise_products, is_depthwise
 from .launch import Launch, Ref
 from .loops import emit_loops
 from .move import MOVES, emit_copy
+from .pooling import POOLS
+from .products import emit_window_products
+
+
+def _emit_products(node: Node, strides: Sequence[tuple[int, ...]], threads: int) -> list[Launch]:
+    return (emit_depthwise_products if is_depthwise(node) else emit_window_products)(node, strides, threads)
+
 
 # Ops that have an emitter of their own: node, strides of its operands, threads -> launches.
-KERNELS: dict[Op, Callable[[Node, Sequence[tuple[int, ...]], int], list[Launch]]] = {**MOVES}
+KERNELS: dict[Op, Callable[[Node, Sequence[tuple[int, ...]], int], list[Launch]]] = {
+    **MOVES, **ATTENTION, **POOLS, ops.window_products: _emit_products}
 
 
 def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int], threads: int) -> list[Launch]:
@@ -27,10 +37,10 @@ def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[i
     """
     if node.body is not None:
         if node.attrs["style"] == "contract":
-            return [emit_contraction(node, strides, aliases, threads)]
+            return [_emit_contraction(node, node.body.nodes[0], strides, aliases, threads)]
         return [emit_loops(node.body, strides, aliases, threads)]
-    if node.op is ops.matmul:
-        return [emit_contraction(node, strides, aliases, threads)]
+    if node.op in CONTRACTIONS:
+        return [_emit_contraction(node, node, strides, aliases, threads)]
     if node.op in KERNELS:
         return KERNELS[node.op](node, strides, threads)
     if node.op.kind in (Kind.POINTWISE, Kind.REDUCE, Kind.RANDOM):
@@ -39,6 +49,12 @@ def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[i
         return [emit_copy(node.inputs[0].type, tuple(strides[0]), threads, Ref("input", 0), Ref("output", 0))]
     raise CompileError(f"{node.op}: no kernel for an op of kind {node.op.kind.value}; "
                        "expand composites before compiling")
+
+
+def _emit_contraction(node: Node, product: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int],
+                      threads: int) -> Launch:
+    depthwise = product.op is ops.convolve and is_depthwise(product)
+    return (emit_depthwise if depthwise else emit_contraction)(node, strides, aliases, threads)
 
 
 def alone(node: Node) -> Graph:

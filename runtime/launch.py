@@ -22,6 +22,13 @@ class Scratch:
     """A word that will hold the address of the workers' scratch memory."""
 
 
+class ScratchStride(int):
+    """A word: how far one worker's scratch memory is from the next one's; a program may widen it.
+
+    A launch that has it can run beside others that use scratch memory too.
+    """
+
+
 @dataclass(frozen=True)
 class Status:
     """A word that will hold the address where a kernel reports a position out of range."""
@@ -69,7 +76,7 @@ def float_word(value: float) -> int:
     return int(struct.unpack("<q", struct.pack("<d", value))[0])
 
 
-GRAIN = 1 << 14  # simple element operations below which a second thread costs more than it brings
+GRAIN = 1 << 13  # simple element operations: one or two microseconds, so that claiming a chunk costs a tenth or less
 
 
 def chunks_for(work: int, extent: int, threads: int) -> int:

@@ -24,13 +24,14 @@ from tinytorch.ir import Graph, Kind, Node, Value
 from tinytorch.ir.domain import Domain, find_domain
 from tinytorch.ir.errors import CompileError
 
-from .build import KernelSource
+from .build import KernelSource, vector_bits
 from .expression import IMPORTS, caster, checked_extent, compute_type, expression, fold, identity, is_storage, literal
-from .launch import SCRATCH, ArgumentTable, Launch, chunks_for
-from .nest import SCRATCH_SCOPE, Nest, Place
+from .launch import SCRATCH, ArgumentTable, Launch, ScratchStride, chunks_for
+from .nest import SCRATCH_SCOPE, TILE, Nest, Place
 
 SCRATCH_SCOPES = 11  # rows of scratch memory share that many
 DEAR = 4  # what costs more to compute again than so many simple operations is kept
+ROWS, SHORT = 8, 8  # rows that a fold of columns takes at a time if the text of a step has no more than so many lines
 SLOW = ("div", "sqrt", "rsqrt", "mod", "floor_div")  # they count as much as a transcendental function
 
 
@@ -84,7 +85,9 @@ class _Emitter:
             if self._folds(node):
                 self.folds.setdefault(self.stages[node.inputs[0]], []).append(node)
         self.kept: dict[Value, Place] = {}
+        self.rows: list[Place] = []  # of scratch memory
         self.scratch = 0  # bytes for each worker
+        self.turned = {v: self._new_scratch(TILE * TILE * v.dtype.itemsize) for v in nest.turned_inputs()}
         self.stored: set[Value] = set()
         self.counter = 0
 
@@ -125,6 +128,9 @@ class _Emitter:
 
     def _compute(self, value: Value, block: Block) -> str:
         node = self.body.producer.get(value)
+        if node is None and value in self.turned:
+            return self._name(block, f"load_{value.dtype}({self.turned[value].name}, {self._tile_index()}, "
+                                     f"{self.turned[value].scope})")
         if node is None:
             return self._load(value, self.nest.places[value], block)
         if node.op.name == "constant":
@@ -183,19 +189,24 @@ class _Emitter:
     def _keep(self, value: Value, home: Block) -> Place:
         """A scratch row that `home` fills with `value`; that of a fold is filled as it goes."""
         if value not in self.kept:
-            row = self.kept[value] = self._new_row(value)
+            row = self.kept[value] = self._new_row()
             if not self._folds(self.body.producer.get(value)):
                 name, store = self.get(value, home), f"store_{compute_type(value.dtype)}"
                 home.stores.append(f"{store}({row.name}, {self._row_index(row)}, {name}, {row.scope})")
         return self.kept[value]
 
-    def _new_row(self, value: Value) -> Place:
-        number = len(self.kept)
+    def _new_row(self) -> Place:
         strides, length = self.nest.scratch_strides()
-        row = Place(f"row{number}", strides, SCRATCH_SCOPE + number % SCRATCH_SCOPES)
-        self.table.integer(f"{row.name}_begin", self.scratch)
+        row = self._new_scratch(length * 8, strides)
         self.nest.unpack_strides(row, self.table)
-        self.scratch += -(-length * 8 // 64) * 64
+        return row
+
+    def _new_scratch(self, size: int, strides: Sequence[int] = ()) -> Place:
+        number = len(self.rows)
+        row = Place(f"row{number}", list(strides), SCRATCH_SCOPE + number % SCRATCH_SCOPES)
+        self.table.integer(f"{row.name}_begin", self.scratch)
+        self.scratch += -(-size // 64) * 64
+        self.rows.append(row)
         return row
 
     def _row_index(self, row: Place) -> str:
@@ -237,12 +248,12 @@ class _Emitter:
             for node in operands:
                 self._keep(node.output, self.closing[self.stages[node.output]])
         lines = self._assemble(operands)
-        if self.scratch:
-            self.table.integer("scratch_bytes", self.scratch)
+        if self.rows:  # of no bytes, if they have no elements
+            self.table.integer("scratch_bytes", ScratchStride(self.scratch))
             self.table.add("scratch", SCRATCH, "pointer(args, {}) + slot * scratch_bytes")
-            self.table.lines += [f"{row.name} = scratch + {row.name}_begin" for row in self.kept.values()]
+            self.table.lines += [f"{row.name} = scratch + {row.name}_begin" for row in self.rows]
         name = f"{self.nest.style}_{_shown(self.body)}"
-        head = [f'"""{_summary(self.body)}"""', "", IMPORTS, "", f"def {name}(args, lo, hi, slot):"]
+        head = [f'"""{_summary(self.body)}"""', "", IMPORTS, *self._turns(), "", f"def {name}(args, lo, hi, slot):"]
         text = "\n".join([*head, *_indent([*self.table.lines, *self.top.lines, *lines])]) + "\n"
         work = math.prod(self.nest.extents) * max(1, sum(8 if n.op.transcendental else 1 for n in self.body.nodes))
         nothing = not any(v.type.size for v in self.body.outputs)
@@ -255,7 +266,8 @@ class _Emitter:
         if nest.flat:
             return ["for i in range(lo, hi):", *_indent(self.inner[0].text or ["pass"])]
         parts = [*nest.decode(), *self.items[0].lines]
-        if nest.style == "points":
+        if nest.style in ("points", "tiles"):
+            parts += [line for value in self.turned for line in self._turn(value)]
             parts += self._walk(self.inner[0].text)
         else:
             for stage in range(self.last + 1):
@@ -269,8 +281,37 @@ class _Emitter:
     def _walk(self, lines: list[str]) -> list[str]:
         """These lines inside the loops that an item walks."""
         for k in reversed(self.nest.walk) if lines else ():
-            lines = [f"for {self.nest.counter(k)} in range(n_{k}):", *_indent(lines)]
+            lines = [f"for {self.nest.counter(k)} in {self.nest.span(k)}:", *_indent(lines)]
         return lines
+
+    # -- tiles ---------------------------------------------------------------------------------------------------------
+
+    def _tile_index(self) -> str:
+        a, b = self.nest.walk
+        return f"(r{a} - first{a}) * {TILE} + (i - first{b})"
+
+    def _turns(self) -> list[str]:
+        """The pieces that turn a block in registers, for each size of elements."""
+        sizes = sorted({v.dtype.itemsize for v in self.turned})
+        return ["from tinytorch.runtime.microkernel import transpose_block", "",
+                *(f'turn{n} = transpose_block({_lanes(n)}, "f{8 * n}")' for n in sizes), ""] if sizes else []
+
+    def _turn(self, value: Value) -> list[str]:
+        """An operand's tile, turned: whole blocks in registers, and what is left at the edge one by one."""
+        (a, b), place, tile = self.nest.walk, self.nest.places[value], self.turned[value]
+        size, dtype = value.dtype.itemsize, value.dtype
+        lanes = _lanes(size)
+        start = " + ".join([f"{place.name}_at"] * any(place.strides[k] for k in self.nest.items)
+                           + [f"i * {place.name}_s{b}", f"r{a}"])
+        target = f"{tile.name} + {size} * ((r{a} - first{a}) * {TILE} + i - first{b})"
+        whole = f"whole{a} = first{a} + (end{a} - first{a}) // {lanes} * {lanes}"
+        return [whole, f"for i in range(first{b}, end{b}, {lanes}):",
+                f"    for r{a} in range(first{a}, whole{a}, {lanes}):",
+                f"        turn{size}({place.name} + {size} * ({start}), {place.name}_s{b}, min({lanes}, end{b} - i), "
+                f"{target}, {TILE})",
+                f"for i in range(first{b}, end{b}):", f"    for r{a} in range(whole{a}, end{a}):",
+                f"        store_{dtype}({tile.name}, {self._tile_index()}, "
+                f"load_{dtype}({place.name}, {start}, {place.scope}), {tile.scope})"]
 
     def _row_stage(self, stage: int, folds: Sequence[tuple[Node, str]]) -> list[str]:
         names = {node: self._accumulator(node) for node, _ in folds}
@@ -281,14 +322,35 @@ class _Emitter:
         return [*start, *self._walk([*self.inner[stage].text, *steps]), *rounded]
 
     def _column_stage(self, stage: int, folds: Sequence[tuple[Node, str]]) -> list[str]:
-        start, steps = [], []
+        start, load, steps, store = [], [], [], []
         for node, operand in folds:
-            row, dtype = self.kept[node.output], compute_type(node.output.dtype)
+            row, dtype, sofar = self.kept[node.output], compute_type(node.output.dtype), self._accumulator(node)
             start.append(f"store_{dtype}({row.name}, j, {identity(node)}, {row.scope})")
-            sofar = f"load_{dtype}({row.name}, j, {row.scope})"
-            steps.append(f"store_{dtype}({row.name}, j, {fold(node, sofar, operand)}, {row.scope})")
-        walked = self._walk(_columns([*self.inner[stage].text, *steps]))
+            load.append(f"{sofar} = load_{dtype}({row.name}, j, {row.scope})")
+            steps.append(f"{sofar} = {fold(node, sofar, operand)}")
+            store.append(f"store_{dtype}({row.name}, j, {sofar}, {row.scope})")
+        walked = self._walk_down(load, [*self.inner[stage].text, *steps], store)
         return [*_columns(start), *walked, *_columns(self.closing[stage + 1].text)]
+
+    def _walk_down(self, load: list[str], step: list[str], store: list[str]) -> list[str]:
+        """The loops over what is folded, around the columns of a block; short steps take several rows at a time, so
+        that what is folded so far is loaded and stored less often."""
+        if not load or len(step) > SHORT:
+            return self._walk(_columns([*load, *step, *store]))
+        *outer, down = self.nest.walk
+        row, end = self.nest.counter(down), f"n_{down}"
+        several = [line for k in range(ROWS) for line in (f"{row} = first_row + {k}", *step)]
+        lines = [f"for first_row in range(0, {end} - {ROWS - 1}, {ROWS}):",
+                 *_indent(_columns([*load, *several, *store])),
+                 f"for {row} in range({end} - {end} % {ROWS}, {end}):", *_indent(_columns([*load, *step, *store]))]
+        for k in reversed(outer):
+            lines = [f"for {self.nest.counter(k)} in range(n_{k}):", *_indent(lines)]
+        return lines
+
+
+def _lanes(size: int) -> int:
+    """How many elements of so many bytes a vector holds."""
+    return vector_bits() // (8 * size)
 
 
 def _columns(lines: list[str]) -> list[str]:

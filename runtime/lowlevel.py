@@ -118,7 +118,7 @@ def _scope_number(scope: Any) -> int:
 def _define_load(name: str, memory: Any, number: Any, decode: Emit) -> Any:
     def plain(p: int, i: int, scope: int) -> Any:
         size = NUMPY[name].itemsize
-        return plain_decode(name, np.frombuffer(ctypes.string_at(p + i * size, size), NUMPY[name])[0])
+        return plain_decode(name, np.frombuffer(ctypes.string_at(int(p + i * size), size), NUMPY[name])[0])
 
     @helper(plain, literal=True)
     def load(p: Any, i: Any, scope: Any) -> Any:
@@ -135,7 +135,7 @@ def _define_load(name: str, memory: Any, number: Any, decode: Emit) -> Any:
 def _define_store(name: str, memory: Any, number: Any, encode: Emit) -> Any:
     def plain(p: int, i: int, value: Any, scope: int) -> None:
         stored = plain_encode(name, value).tobytes()
-        ctypes.memmove(p + i * len(stored), stored, len(stored))
+        ctypes.memmove(int(p + i * len(stored)), stored, len(stored))
 
     @helper(plain, literal=True)
     def store(p: Any, i: Any, value: Any, scope: Any) -> Any:
@@ -179,6 +179,24 @@ def pointer(args: Any, i: Any) -> Any:
 
 
 integer = pointer  # the same read, where the entry is an extent or a stride
+
+
+def _plain_renew(first: int, count: int) -> None:
+    return None
+
+
+@helper(_plain_renew, literal=True)
+def renew_scopes(first: Any, count: Any) -> Any:
+    """What scopes `first` … `first + count - 1` said of accesses before here is over: from here on, the same elements
+    may be reached through others of them. For a loop whose every turn touches elements that differ."""
+    numbers = range(_scope_number(first), _scope_number(first) + _scope_number(count))
+
+    def emit(b: Any, values: Any, sig: Any) -> None:
+        add = b.module.add_metadata
+        for n in numbers:
+            scopes = add([add([f"operand {n}", add(["tinytorch kernel"])])])
+            call_function(b, "llvm.experimental.noalias.scope.decl", ir.VoidType(), [scopes])
+    return types.void(first, count), emit
 
 
 def _plain_zero(p: int, count: int) -> None:

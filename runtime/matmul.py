@@ -23,12 +23,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
+from tinytorch.ir.types import Shape
+
 from .build import KernelSource, vector_bits
-from .matmul_text import DOT_COLS, DOT_ROWS, FIRST_WORD, SIZES, VECTORS, dot_text, loop_text, tile_text
+from .matmul_text import DOT_COLS, DOT_ROWS, FIRST_WORD, IMAGE_WORDS, SIZES, dot_text, loop_text, tile_text
+from .winograd import scratch_layout, tiles_an_item, winograd_text
 
 SCRATCH_WORD = 2
 TILED = ("f32", "f64")
 TILE_ROWS = {512: (8, 4), 256: (6, 4), 128: (4, 2)}  # vector bits: rows of the usual tile, of the small one
+VECTORS = 2               # side by side in a tile
 DEPTH_BLOCK = 1024        # the longest run along k that a tile sums up in one go
 ITEM_SIDE = 1024          # rows and columns of a block of C whose tiles, or whose packed A, must wait in scratch
 PANEL_BYTES = 512 << 10   # packed panels of B are to stay in the second-level cache
@@ -68,6 +72,8 @@ class MatmulForm:
     swapped: bool
     lanes: int
     tile_rows: tuple[int, int]
+    vectors: int = VECTORS
+    left: str = "rows"  # what the rows of the product are: rows of a matrix, "windows" of images, or "tiles" of them
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class _Product:
 
     @property
     def tile(self) -> tuple[int, int]:
-        return self.form.tile_rows[0], VECTORS * self.form.lanes
+        return self.form.tile_rows[0], self.form.vectors * self.form.lanes
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ class _Blocking:
 
 def first_word(form: MatmulForm) -> int:
     """The index in `args` of the epilogue's first word."""
-    return FIRST_WORD + 3 * form.batch_rank
+    return FIRST_WORD + 3 * form.batch_rank + len(IMAGE_WORDS[form.left])
 
 
 def store_epilogue(element: str = "f32", batch_rank: int = 0) -> Epilogue:
@@ -136,7 +142,7 @@ def store_epilogue(element: str = "f32", batch_rank: int = 0) -> Epilogue:
 
 def emit_matmul(name: str, form: MatmulForm, epilogue: Epilogue) -> KernelSource:
     """The kernel `name` of this form and this epilogue."""
-    text = {"tile": tile_text, "dot": dot_text, "loop": loop_text}[form.method]
+    text = {"tile": tile_text, "dot": dot_text, "loop": loop_text, "winograd": winograd_text}[form.method]
     return KernelSource(name, text(name, form, epilogue))
 
 
@@ -163,6 +169,71 @@ def plan_matmul(m: int, n: int, k: int, *, lda: int, ldb: int, transpose_a: bool
              *blocking.grid, *blocking.words, *batch, *strides)
     extent = matrices * prod(blocking.grid) if m and n else 0
     return MatmulPlan(product.form, words, extent, min(extent, 4 * busy if busy > 1 else 1), scratch)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How the windows of images lie, of one group of channels; strides of x in elements."""
+
+    images: int
+    size: Shape
+    out_size: Shape
+    kernel: Shape
+    channels: int
+    x_strides: Shape
+    stride: Shape
+    low: Shape
+    dilation: Shape
+    spread: Shape
+
+
+def plan_windows(windows: Windows, cols: int, *, groups: int, element: str, threads: int) -> MatmulPlan:
+    """Plan the product of windows of images with a weight (kernel_h · kernel_w · channels, groups · cols): `convolve`.
+
+    A group takes its own channels of x and its own columns. Epilogues see pixel i and column j of group b.
+    """
+    bits = vector_bits()
+    lanes = bits // 8 // SIZES[element]
+    vectors = min((1, 2), key=lambda n: _up(cols, n * lanes) * (1 if n == 2 else 1.2))
+    height = TILE_ROWS[bits][0] * (3 if vectors == 1 else 2) // 2
+    pixels = prod(_up(n, s) for n, s in zip(windows.out_size, windows.spread, strict=True))
+    # Tiles end where an image does, and the table of one serves all images, unless that leaves many rows empty.
+    batches = windows.images if _up(pixels, height) <= 1.07 * pixels else 1
+    images = windows.images // batches
+    rank = int(groups > 1)
+    form = MatmulForm(False, False, rank, element, "tile", False, lanes, (height, 0), vectors, "windows")
+    depth = prod(windows.kernel) * windows.channels
+    product = _Product(form, batches * _up(images * pixels, height), cols, depth, 0, groups * cols)
+    busy = threads if groups * _steps(product) >= SERIAL_STEPS else 1
+    blocking = _block_tiles(product, groups, busy)
+    table_at = _up(blocking.scratch, 64)
+    table = (56 + 16 * prod(windows.kernel)) * height + 8 * prod(windows.kernel)
+    table += ((windows.channels - 1) * windows.x_strides[3] + 1) * product.size
+    scratch = _up(table_at + table, 64)
+    words = (0, 0, 0, scratch, product.rows, cols, depth, 0, product.right_ld, *blocking.grid, *blocking.words,
+             *((groups, windows.channels * windows.x_strides[3], cols) if rank else ()),
+             *windows.size, *windows.out_size, *windows.kernel, windows.channels, *windows.x_strides, *windows.stride,
+             *windows.low, *windows.dilation, *windows.spread, images, batches, table_at)
+    extent = groups * prod(blocking.grid)
+    return MatmulPlan(form, words, extent, min(extent, 4 * busy if busy > 1 else 1), scratch)
+
+
+def plan_tiles(x_shape: Shape, x_strides: Shape, out_shape: Shape, low: Shape, element: str,
+               threads: int) -> MatmulPlan:
+    """Plan `filter_tiles`: channels and outputs are whole vectors."""
+    bits = vector_bits()
+    lanes, channels, cols = bits // 8 // SIZES[element], x_shape[3], out_shape[3]
+    vectors = 1 if cols % (2 * lanes) else 2
+    form = MatmulForm(False, False, 0, element, "winograd", False, lanes, TILE_ROWS[bits], vectors, "tiles")
+    tall, wide = _ceil(out_shape[1], 2), _ceil(out_shape[2], 2)
+    tiles, height = x_shape[0] * tall * wide, TILE_ROWS[bits][0]
+    busy = threads if tiles * channels * cols > 4 * SERIAL_STEPS else 1
+    count = tiles_an_item(tiles, channels, cols, element, height, busy)
+    products_at, room_at, scratch = scratch_layout(count, channels, cols, element, vectors * lanes)
+    scratch, items = _up(scratch, 64), _ceil(tiles, count)
+    words = (0, 0, 0, scratch, tiles, cols, channels, 0, cols, items, 1, *(0,) * 7,
+             *x_shape[1:3], *out_shape[1:3], channels, *x_strides[:3], *low, tall, wide, count, products_at, room_at)
+    return MatmulPlan(form, words, items, min(items, 4 * busy if busy > 1 else 1), scratch)
 
 
 def _typical(product: _Product) -> _Product:
@@ -219,12 +290,12 @@ def _steps(product: _Product) -> float:
     row_tiles = rows // big + (0 if rows % big == 0 else 0.6 if rows % big <= small else 1)
     packing = 0.3 * depth * cols if form.transpose_b else 0
     ragged = 10 * rows if cols % width and not across else 0  # the epilogue's loop over a part of a tile's row
-    return outputs + ragged + packing + row_tiles * (_up(cols, width) / width) * (depth * big * VECTORS / 2 + 20)
+    return outputs + ragged + packing + row_tiles * (_up(cols, width) / width) * (depth * big * form.vectors / 2 + 20)
 
 
 def _block_tiles(product: _Product, matrices: int, threads: int) -> _Blocking:
     form, size, (height, width) = product.form, product.size, product.tile
-    depth_blocks = max(1, _ceil(product.depth, DEPTH_BLOCK))
+    depth_blocks = 1 if form.left == "windows" else max(1, _ceil(product.depth, DEPTH_BLOCK))
     depth = max(1, _ceil(product.depth, depth_blocks))
     pack_left = form.transpose_a and product.cols > 2 * width
     grid = _grid(product, matrices, threads, height, width, ITEM_SIDE if depth_blocks > 1 or pack_left else ENDLESS)

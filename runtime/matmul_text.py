@@ -2,6 +2,7 @@
 
 A template is Python; a line `<name>` in it stands for a block that depends on the form. `left` is the operand whose
 lines make the rows of the product that the kernel computes, `right` makes its columns: A and B, or B and A if swapped.
+Of a convolution, `left` is an image, and each row of the product is one window of it (`convolve.py`).
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from collections.abc import Sequence
 from textwrap import indent
 from typing import TYPE_CHECKING
 
+from .windows_text import FIND_LEFT_WINDOWS, MULTIPLY_WINDOWS, WINDOW_PIECES, WINDOW_SETUP, WINDOW_WORDS
+
 if TYPE_CHECKING:
     from .matmul import Epilogue, MatmulForm
 
 FIRST_WORD = 18  # of the batch extents and strides; the epilogue's words follow these
 SIZES = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "i16": 2, "i8": 1, "u8": 1}
 TOTALS = {"f16": "f32", "bf16": "f32"}  # what an element type is summed in, where it is not itself
-VECTORS = 2                             # vectors side by side in a tile
 DOT_ROWS, DOT_COLS = 8, 64              # lines of `right` in one go; columns between two epilogues
 
 KERNEL = '''\
@@ -55,6 +57,7 @@ from tinytorch.runtime.microkernel import copy_row, outer_tile, transpose_block
 
 multiply = outer_tile(ROWS, VECTORS, LANES, ELEMENT)
 multiply_few = outer_tile(FEW, VECTORS, LANES, ELEMENT)
+CHAIN = 176  # products summed up in one go at most: the error of a sum grows with it
 copy_left = copy_row(ROWS, ELEMENT)
 copy_right = copy_row(COLS, ELEMENT)
 transpose = transpose_block(LANES, ELEMENT)
@@ -75,6 +78,8 @@ col_to = min(cols, col_panels * (col_block + 1) // col_blocks * COLS)
 tiles_a_row = (col_to - col_from + COLS - 1) // COLS
 for k_from in range(0, max(depth, 1), depth_block):
     count = min(depth_block, depth - k_from)
+    chains = max(1, (count + CHAIN - 1) // CHAIN)
+    chain = max(1, (count + chains - 1) // chains)
     # Panels lie one cache line further apart than they are long: powers of two would all fall on the same lines.
     left_pitch, right_pitch = count * ROWS * SIZE + 64, max(count, LANES) * COLS * SIZE + 64
     <pack_left>
@@ -87,12 +92,18 @@ for k_from in range(0, max(depth, 1), depth_block):
             for col in range(step_from, step_to, COLS):
                 <find_right>
                 tile = tiles + ((row - row_from) // ROWS * tiles_a_row + (col - col_from) // COLS) * tile_bytes
-                if valid > FEW:
-                    multiply(x, x_row, x_step, valid, y, y_step, count, tile, k_from)
-                else:
-                    multiply_few(x, x_row, x_step, valid, y, y_step, count, tile, k_from)
+                <multiply>
                 if k_from + depth_block >= depth:
                     <epilogue>
+'''
+
+MULTIPLY = '''\
+for k in range(0, max(count, 1), chain):
+    x_here, y_here, steps = x + k * x_step * SIZE, y + k * y_step * SIZE, min(chain, count - k)
+    if valid > FEW:
+        multiply(x_here, x_row, x_step, valid, y_here, y_step, steps, tile, k_from + k)
+    else:
+        multiply_few(x_here, x_row, x_step, valid, y_here, y_step, steps, tile, k_from + k)
 '''
 
 FIND_LEFT = '''\
@@ -158,6 +169,11 @@ start = col
 y, y_step = right_panels + (col - step_from) // COLS * right_pitch, COLS
 '''
 
+# Of `winograd.py`: tiles of 4 × 4 elements, two apart.
+TILE_WORDS = ("height", "width", "out_height", "out_width", "channels", "x_n", "x_h", "x_w", "low_h", "low_w", "tall",
+              "wide", "count", "products_at", "room_at")
+IMAGE_WORDS: dict[str, tuple[str, ...]] = {"rows": (), "windows": WINDOW_WORDS, "tiles": TILE_WORDS}
+
 DOT_PIECES = '''\
 from tinytorch.runtime.microkernel import row_dots
 
@@ -215,22 +231,34 @@ for k in range(depth // 4 * 4, depth):
 def tile_text(name: str, form: MatmulForm, epilogue: Epilogue) -> str:
     """Blocks of C swept by register tiles; a tile lies in scratch, still hot, when the epilogue reads it."""
     rows, few = form.tile_rows
-    constants = f"ROWS, FEW, COLS, VECTORS, LANES = {rows}, {few}, {VECTORS * form.lanes}, {VECTORS}, {form.lanes}\n"
-    body = _fill(
+    constants = (f"ROWS, FEW, COLS, VECTORS, LANES = {rows}, {few}, {form.vectors * form.lanes}, {form.vectors}, "
+                 f"{form.lanes}\n")
+    setup, pieces = TILE_SETUP, TILE_PIECES
+    windows = form.left == "windows"
+    if windows:
+        setup, pieces = setup + fill(WINDOW_SETUP, words=image_words(form)), pieces + WINDOW_PIECES
+    body = fill(
         TILE_BODY,
         pack_left=PACK_LEFT_TRANSPOSED if form.transpose_a else "",
-        find_left=FIND_LEFT_TRANSPOSED if form.transpose_a else FIND_LEFT,
+        find_left=(FIND_LEFT_WINDOWS if windows else FIND_LEFT_TRANSPOSED if form.transpose_a else FIND_LEFT),
+        multiply=MULTIPLY_WINDOWS if windows else MULTIPLY,
         pack_right=PACK_RIGHT_TRANSPOSED if form.transpose_b else PACK_RIGHT,
         find_right=FIND_RIGHT_TRANSPOSED if form.transpose_b else FIND_RIGHT,
-        epilogue=_epilogue(form, epilogue, "0" if form.transpose_b else "col - start"))
-    return _kernel(name, form, epilogue, constants + TILE_PIECES, TILE_SETUP, body)
+        epilogue=epilogue_text(form, epilogue, "0" if form.transpose_b else "col - start"))
+    return kernel_text(name, form, epilogue, constants + pieces, setup, body)
+
+
+def image_words(form: MatmulForm) -> str:
+    """The words of a kernel whose left operand is images."""
+    first = FIRST_WORD + 3 * form.batch_rank
+    return "\n".join(f"{name} = integer(args, {first + at})" for at, name in enumerate(IMAGE_WORDS[form.left]))
 
 
 def dot_text(name: str, form: MatmulForm, epilogue: Epilogue) -> str:
     """Lines of `left` times lines of `right`, along the depth."""
     constants = f"LINES, COLS, LANES = {DOT_ROWS}, {DOT_COLS}, {form.lanes}\n"
-    body = _fill(DOT_BODY, epilogue=_epilogue(form, epilogue, "0"))
-    return _kernel(name, form, epilogue, constants + DOT_PIECES, "", body)
+    body = fill(DOT_BODY, epilogue=epilogue_text(form, epilogue, "0"))
+    return kernel_text(name, form, epilogue, constants + DOT_PIECES, "", body)
 
 
 def loop_text(name: str, form: MatmulForm, epilogue: Epilogue) -> str:
@@ -238,17 +266,19 @@ def loop_text(name: str, form: MatmulForm, epilogue: Epilogue) -> str:
     total = TOTALS.get(form.element, form.element)
     setup = (f"left_row, left_step = {'1, left_ld' if form.transpose_a else 'left_ld, 1'}\n"
              f"right_step, right_col = {'1, right_ld' if form.transpose_b else 'right_ld, 1'}\n")
-    return _kernel(name, form, epilogue, f"load_total, store_total = load_{total}, store_{total}\n", setup,
-                   _fill(LOOP_BODY, epilogue=_epilogue(form, epilogue, "")))
+    return kernel_text(name, form, epilogue, f"load_total, store_total = load_{total}, store_{total}\n", setup,
+                   fill(LOOP_BODY, epilogue=epilogue_text(form, epilogue, "")))
 
 
-def _kernel(name: str, form: MatmulForm, epilogue: Epilogue, pieces: str, setup: str, body: str) -> str:
+def kernel_text(name: str, form: MatmulForm, epilogue: Epilogue, pieces: str, setup: str, body: str) -> str:
     left, right = ("B", "A") if form.swapped else ("A", "B")
     left_lies = "(depth, rows)" if form.transpose_a else "(rows, depth)"
+    if form.left != "rows":
+        left_lies = f"{form.left} of images"
     right_lies = "(cols, depth)" if form.transpose_b else "(depth, cols)"
     constants = (f'ELEMENT, SIZE = "{form.element}", {SIZES[form.element]}\n'
                  f"load, store = load_{form.element}, store_{form.element}\n")
-    text = _fill(
+    text = fill(
         KERNEL,
         about=f"Left is {left}, as {left_lies}; right is {right}, as {right_lies}. Elements are {form.element}.",
         pieces=_imports_first(constants + pieces), setup=setup, prologue="\n".join(epilogue.prologue),
@@ -275,7 +305,7 @@ def _batch(rank: int) -> str:
     return "\n".join(lines)
 
 
-def _epilogue(form: MatmulForm, epilogue: Epilogue, first: str) -> str:
+def epilogue_text(form: MatmulForm, epilogue: Epilogue, first: str) -> str:
     """The caller's text over the `valid` rows of a tile, from column `first` on (empty: one row, `width` columns).
 
     A whole row of a tile is a loop of known length, which vectorises without a remainder.
@@ -284,7 +314,10 @@ def _epilogue(form: MatmulForm, epilogue: Epilogue, first: str) -> str:
     if form.swapped:
         outer, element = ["j = row + r"], ["i = start + c", *epilogue.row, take, *epilogue.body]
     else:
-        outer, element = ["i = row + r", *epilogue.row], ["j = start + c", take, *epilogue.body]
+        place = ["i = row + r"]
+        if form.left != "rows":
+            place = ["i = origin + load_i64(places, r, 59)", "if i < origin:", "    continue"]
+        outer, element = [*place, *epilogue.row], ["j = start + c", take, *epilogue.body]
     inner = ["for c in range(width):", *_deeper(element)]
     if first:
         inner = ["if col + COLS <= cols:", "    for c in range(COLS):", *_deeper(_deeper(element)),
@@ -296,7 +329,7 @@ def _deeper(lines: Sequence[str]) -> list[str]:
     return [indent(line, "    ") for line in lines]
 
 
-def _fill(template: str, **blocks: str) -> str:
+def fill(template: str, **blocks: str) -> str:
     """The template with each line `<name>` replaced by that block, indented alike; an empty block leaves no line."""
     lines = []
     for line in template.splitlines():

@@ -8,8 +8,9 @@ A kernel file makes its pieces once, at module level, and calls them on addresse
 `outer_tile` keeps rows x (vectors * lanes) sums in registers: each step along the depth loads a few vectors of B,
 broadcasts one element of A per row, and does rows x vectors multiply-adds (Goto and van de Geijn, "Anatomy of
 high-performance matrix multiplication", 2008). A is addressed by two strides, so row-major, transposed and packed
-operands are the same code. The other pieces: `row_dots` (sums along the depth, for matrix times vector),
-`transpose_block` and `copy_row` (packing).
+operands are the same code. `table_tile` does the same for rows that lie anywhere: a table says where, anew for each run
+of steps (Dukhan, "The indirect convolution algorithm", 2019). The other pieces: `row_dots` (sums along the depth, for
+matrix times vector), `transpose_block` and `copy_row` (packing).
 
 With `NUMBA_DISABLE_JIT=1` each piece is a plain NumPy function on the same addresses.
 """
@@ -25,7 +26,7 @@ from llvmlite import ir
 from numba import types
 
 from .build import has
-from .convert import F32, F64, I32, I64, NUMPY, call_function
+from .convert import F32, F64, I8, I32, I64, NUMPY, call_function
 from .lowlevel import helper
 
 SCALARS = {"f32": F32, "f64": F64}
@@ -49,6 +50,31 @@ def outer_tile(rows: int, vectors: int, lanes: int, element: str) -> Piece:
     def multiply(a: Any, a_row: Any, a_step: Any, valid: Any, b: Any, b_step: Any, depth: Any, tile: Any,
                  add: Any) -> Any:
         return _moves(9, lambda v, *values: _emit_outer_tile(v, rows, vectors, *values), element, lanes)
+    return multiply
+
+
+def table_tile(rows: int, vectors: int, lanes: int, element: str) -> Piece:
+    """tile[r, c] = sum over runs u and k < depth of A[u, r, k] * B[u, k, c]; with `add`, added to the tile.
+
+    `table` holds the addresses of A[u, r, 0], a row of them for each run, `offsets` the bytes from `b` to each B[u].
+    A[u, r, k] lies `k * a_step` further on, B[u, k, c] at `k * b_step + c`.
+    """
+    def plain(table: int, offsets: int, runs: int, a_step: int, b: int, b_step: int, depth: int, tile: int,
+              add: int) -> None:
+        columns = vectors * lanes
+        out = _view(element, tile, (rows, columns), (columns, 1))
+        total = out.copy() if add else np.zeros_like(out)
+        for run in range(runs):
+            places = (ctypes.c_int64 * rows).from_address(table + run * rows * 8)
+            offset = ctypes.c_int64.from_address(offsets + run * 8).value
+            operand = np.stack([_view(element, place, (depth,), (a_step,)) for place in places])
+            total += operand @ _view(element, b + offset, (depth, columns), (b_step, 1))
+        out[...] = total
+
+    @helper(plain)
+    def multiply(table: Any, offsets: Any, runs: Any, a_step: Any, b: Any, b_step: Any, depth: Any, tile: Any,
+                 add: Any) -> Any:
+        return _moves(9, lambda v, *values: _emit_table_tile(v, rows, vectors, *values), element, lanes)
     return multiply
 
 
@@ -149,20 +175,47 @@ class _Vectors:
 
 def _emit_outer_tile(v: _Vectors, rows: int, vectors: int, a: Any, a_row: Any, a_step: Any, valid: Any, b: Any,
                      b_step: Any, depth: Any, tile: Any, add: Any) -> None:
-    builder = v.builder
-    a_rows = v.rows(v.pointer(a), a_row, valid, rows)
+    sums = [v.zero] * (rows * vectors)
+    _store_sums(v, _accumulate(v, v.rows(v.pointer(a), a_row, valid, rows), a_step, v.pointer(b), b_step, depth, sums),
+                tile, add)
+
+
+def _emit_table_tile(v: _Vectors, rows: int, vectors: int, table: Any, offsets: Any, runs: Any, a_step: Any, b: Any,
+                     b_step: Any, depth: Any, tile: Any, add: Any) -> None:
+    builder, first = v.builder, v.pointer(b)
+
+    def entry(base: Any, index: Any) -> Any:
+        return builder.load(builder.gep(v.pointer(base), [index], source_etype=I64), align=8, typ=I64)
+
+    def run(index: Any, sums: list[Any]) -> list[Any]:
+        line = builder.mul(index, _int(rows))
+        places = [v.pointer(entry(table, builder.add(line, _int(row)))) for row in range(rows)]
+        start = builder.gep(first, [entry(offsets, index)], source_etype=I8)
+        return _accumulate(v, places, a_step, start, b_step, depth, sums)
+
+    _store_sums(v, _repeat(builder, runs, [v.zero] * (rows * vectors), run), tile, add)
+
+
+def _accumulate(v: _Vectors, a_rows: list[Any], a_step: Any, b: Any, b_step: Any, depth: Any,
+                sums: list[Any]) -> list[Any]:
+    """`sums`, a row of vectors after the other, plus the outer products of `depth` steps."""
+    builder, vectors = v.builder, len(sums) // len(a_rows)
 
     def step(_: Any, values: list[Any]) -> list[Any]:
         b_now, a_offset, *sums = values
         b_vectors = [v.load(v.at(b_now, v.lanes * column)) for column in range(vectors)]
         new = []
-        for row in range(rows):
-            x = v.broadcast(v.at(a_rows[row], a_offset))
-            new += [v.multiply_add(x, y, sums[row * vectors + column]) for column, y in enumerate(b_vectors)]
+        for number, row in enumerate(a_rows):
+            x = v.broadcast(v.at(row, a_offset))
+            new += [v.multiply_add(x, y, sums[number * vectors + column]) for column, y in enumerate(b_vectors)]
         return [v.at(b_now, b_step), builder.add(a_offset, a_step), *new]
 
-    sums = _repeat(builder, depth, [v.pointer(b), _int(0), *[v.zero] * (rows * vectors)], step)[2:]
-    out = [v.at(v.pointer(tile), v.lanes * place) for place in range(rows * vectors)]
+    return _repeat(builder, depth, [b, _int(0), *sums], step)[2:]
+
+
+def _store_sums(v: _Vectors, sums: list[Any], tile: Any, add: Any) -> None:
+    """Write the sums to the tile, or add them to it."""
+    builder, out = v.builder, [v.at(v.pointer(tile), v.lanes * place) for place in range(len(sums))]
     with builder.if_else(builder.icmp_signed("!=", add, _int(0))) as (more, first):
         with more:
             for total, place in zip(sums, out, strict=True):
@@ -204,16 +257,17 @@ def _repeat(builder: Any, count: Any, start: list[Any], step: Callable[[Any, lis
     builder.position_at_end(loop)
     index, values = builder.phi(I64), [builder.phi(value.type) for value in start]
     new = step(index, values)
+    last = builder.block  # not `loop`, where a step has a loop in it
     following = builder.add(index, _int(1))
     for phi, first, again in zip([index, *values], [_int(0), *start], [following, *new], strict=True):
         phi.add_incoming(first, before)
-        phi.add_incoming(again, loop)
+        phi.add_incoming(again, last)
     builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
     builder.position_at_end(after)
     results = [builder.phi(value.type) for value in start]
-    for phi, first, last in zip(results, start, new, strict=True):
+    for phi, first, final in zip(results, start, new, strict=True):
         phi.add_incoming(first, before)
-        phi.add_incoming(last, loop)
+        phi.add_incoming(final, last)
     return results
 
 

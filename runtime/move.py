@@ -1,7 +1,6 @@
-"""Emit what moves elements: copies, padding, concatenation, gathering and scattering by position, running sums.
+"""Emit what moves elements: copies, padding, concatenation, and all that `along_axis.py` has.
 
-Copies into a part of a result are loop nests with strides; the others are short kernels over (outer, axis, inner),
-operands packed.
+A copy into a part of a result is a loop nest with strides; parts that are rows are put together by one kernel.
 """
 
 from __future__ import annotations
@@ -11,14 +10,15 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
-from tinytorch.ir import Graph, Node, TensorType, Value, ops
+from tinytorch.ir import DType, Graph, Node, TensorType, Value, ops
 from tinytorch.ir.interp import make_node
 from tinytorch.ir.layout import runs
 from tinytorch.ir.types import row_major_strides
 
+from . import along_axis
 from .build import KernelSource
-from .expression import IMPORTS, caster, compute_type
-from .launch import STATUS, Launch, Ref, Word, chunks_for
+from .expression import IMPORTS
+from .launch import Launch, Ref, Word, chunks_for
 from .loops import emit_loops
 
 Strides = Sequence[tuple[int, ...]]
@@ -62,15 +62,72 @@ def emit_pad(node: Node, strides: Strides, threads: int) -> list[Launch]:
 
 
 def emit_concat(node: Node, strides: Strides, threads: int) -> list[Launch]:
-    """Copy each part to where it begins."""
-    place = row_major_strides(node.output.shape)
-    axis, at, launches = node.attrs["axis"], 0, []
+    """Copy each part to where it begins: one kernel where all parts are rows that lie in one piece."""
+    place, axis, at = row_major_strides(node.output.shape), node.attrs["axis"], 0
+    parts, launches = [], []
     for number, value in enumerate(node.inputs):
         if value.type.size:
             source, target = Ref("input", number), Ref("output", 0, at * place[axis])
+            single = [(1, 1, 1)] if value.shape[-1] == 1 else []  # rows of one element
+            parts.append((source, target, [*_joint_runs(value.shape, strides[number], place), *single]))
             launches.append(emit_copy(value.type, strides[number], threads, source, target, place))
         at += value.shape[axis]
+    if len(parts) > 1 and all(len(rows) <= 4 and rows[-1][1:] == (1, 1) for _, _, rows in parts):
+        return [_copy_parts(node.output.dtype, parts, threads)]
     return launches
+
+
+PARTS = """\
+        rest = item
+        record = 0
+        while rest >= integer(args, record + 2):
+            rest -= integer(args, record + 2)
+            record += RECORD
+        x, out = pointer(args, record), pointer(args, record + 1)
+        n_1, n_2, length = integer(args, record + 3), integer(args, record + 4), integer(args, record + 5)
+        pieces, groups = (length + PIECE - 1) // PIECE, integer(args, record + 6)
+        start = rest % pieces * PIECE
+        stop = min(length, start + PIECE)
+        group = rest // pieces % groups
+        outer = rest // pieces // groups
+        source = outer // n_1 * integer(args, record + 7) + outer % n_1 * integer(args, record + 8)
+        target = outer // n_1 * integer(args, record + 10) + outer % n_1 * integer(args, record + 11)
+        for k in range(n_2 * group // groups, n_2 * (group + 1) // groups):
+            read, write = source + k * integer(args, record + 9), target + k * integer(args, record + 12)
+            for i in range(start, stop):
+                store_{T}(out, write + i, load_{T}(x, read + i, 0), 1)
+"""
+PIECE = 4096  # elements that a work item copies, or as many rows as have so many
+
+
+def _copy_parts(dtype: DType, parts: Sequence[tuple[Ref, Ref, list[tuple[int, ...]]]], threads: int) -> Launch:
+    """One kernel for parts that are rows: a record of words for each says where they lie."""
+    words: list[Word] = []
+    items = total = 0
+    for source, target, rows in parts:
+        (n_0, s_0, t_0), (n_1, s_1, t_1), (n_2, s_2, t_2), (length, _, _) = [(1, 0, 0)] * (4 - len(rows)) + rows
+        groups = max(1, min(n_2, n_2 * length // PIECE))
+        count = n_0 * n_1 * groups * -(-length // PIECE)
+        words += [source, target, count, n_1, n_2, length, groups, s_0, s_1, s_2, t_0, t_1, t_2]
+        items, total = items + count, total + n_0 * n_1 * n_2 * length
+    head = ['"""Rows of several operands, copied to their places in one result."""', "", IMPORTS,
+            f"RECORD, PIECE = {len(words) // len(parts)}, {PIECE}", "", "",
+            "def copy_parts(args, lo, hi, slot):", "    for item in range(lo, hi):"]
+    text = "\n".join([*head, PARTS.replace("{T}", dtype.name)])
+    return Launch(KernelSource("copy_parts", text), tuple(words), items, chunks_for(total, items, threads))
+
+
+def _joint_runs(shape: Sequence[int], *strides: Sequence[int]) -> list[tuple[int, ...]]:
+    """(extent, stride, stride, …) of the axes, those joined that lie one inside the other by all these strides."""
+    found: list[tuple[int, ...]] = []
+    for extent, *steps in zip(shape, *strides, strict=True):
+        if extent == 1:
+            continue
+        if found and all(before == step * extent for before, step in zip(found[-1][1:], steps, strict=True)):
+            found[-1] = (found[-1][0] * extent, *steps)
+        else:
+            found.append((extent, *steps))
+    return found or [(1, *(1 for _ in strides))]
 
 
 def emit_fold(node: Node, strides: Strides, threads: int) -> list[Launch]:
@@ -135,159 +192,25 @@ def _fold_planes(node: Node, outer: int, inner: Sequence[int], threads: int) -> 
                 "x_s": outer, "x_i": inner[0], "x_j": inner[1], "x_p": inner[2], "x_q": inner[3]}
     body = FOLD.replace("{J}", "j" if integers["step_w"] == 1 else "j * step_w")
     body = body.replace("{X}", "j" if integers["x_j"] == 1 else "j * x_j")
-    return _kernel("fold", body, node, {"x": 0}, integers, planes, chunks_for(windows.size, planes, threads))
+    chunks = chunks_for(windows.size, planes, threads)
+    return along_axis.axis_kernel("fold", body, node, {"x": 0}, integers, planes, chunks)
 
 
-# -- by position -------------------------------------------------------------------------------------------------------
-
-CHECK = """\
-        p = load_i64(index, {at}, 1)
-        p = select(p < 0, p + extent, p)
-        if p < 0 or p >= extent:
-            store_i64(status, 0, 1, 50)
-            p = 0
-"""
-
-TAKE = CHECK.replace("{at}", "item % count") + """\
-        source = (item // count * extent + p) * inner
-        for i in range(inner):
-            store_{T}(out, item * inner + i, load_{T}(x, source + i, 0), 3)
-"""
-
-SCATTER = """\
-        for n in range(count):
-""" + CHECK.replace("{at}", "n").replace("        ", "            ") + """\
-            target = (item * extent + p) * inner
-            source = (item * count + n) * inner
-            for i in range(inner):
-                store_{T}(out, target + i, {cast}(load_{T}(out, target + i, 3) + load_{T}(more, source + i, 2)), 3)
-"""
-
-TAKE_ALONG = """\
-        for i in range(inner):
-""" + CHECK.replace("{at}", "item * inner + i").replace("        ", "            ") + """\
-            store_{T}(out, item * inner + i, load_{T}(x, (item // count * extent + p) * inner + i, 0), 3)
-"""
-
-PUT_ALONG = """\
-        for n in range(count):
-            for i in range(inner):
-""" + CHECK.replace("{at}", "(item * count + n) * inner + i").replace("        ", "                ") + """\
-                target = (item * extent + p) * inner + i
-                store_{T}(out, target, {cast}(load_{T}(out, target, 3) + \
-load_{T}(more, (item * count + n) * inner + i, 2)), 3)
-"""
-
-CUMSUM = """\
-        for i in range(inner):
-            total = {C}(0)
-            for n in range(extent):
-                at = (item * extent + n) * inner + i
-                total = {C}(total + load_{T}(x, at, 0))
-                store_{T}(out, at, total, 3)
-"""
-
-BEST = """\
-        for i in range(inner):
-            best = load_{T}(x, item * extent * inner + i, 0)
-            where = 0
-            for n in range(1, extent):
-                v = load_{T}(x, (item * extent + n) * inner + i, 0)
-                better = (v {sign} best) | ((v != v) & (best == best))
-                best = select(better, v, best)
-                where = select(better, n, where)
-            store_i64(out, item * inner + i, where, 3)
-"""
-
-POINTERS = {"x": 0, "index": 1, "more": 2}
+Emitter = Callable[[Node, Strides, int], list[Launch]]
 
 
-def _kernel(name: str, body: str, node: Node, operands: dict[str, int], integers: dict[str, int], extent: int,
-            chunks: int) -> Launch:
-    words: list[Word] = []
-    lines = []
-    for label, number in operands.items():
-        lines.append(f"    {label} = pointer(args, {len(words)})")
-        words.append(Ref("input", number))
-    lines.append(f"    out = pointer(args, {len(words)})")
-    words.append(Ref("output", 0))
-    if "status" in body:
-        lines.append(f"    status = pointer(args, {len(words)})")
-        words.append(STATUS)
-    for label, value in integers.items():
-        lines.append(f"    {label} = integer(args, {len(words)})")
-        words.append(value)
-    dtype = node.inputs[0].dtype
-    cast = caster(dtype) if dtype.kind in "iu" else compute_type(dtype)
-    text = body.replace("{T}", dtype.name).replace("{C}", compute_type(dtype)).replace("{cast}", cast)
-    head = [f'"""{node.op.name}: {node.op.doc}."""', "", IMPORTS, "", f"def {name}(args, lo, hi, slot):"]
-    source = "\n".join([*head, *lines, "    for item in range(lo, hi):", text])
-    return Launch(KernelSource(name, source), tuple(words), extent, chunks)
+def _onto_copy(add: Emitter) -> Emitter:
+    """Copy the first operand, then do what `add` does to the copy."""
+    def emit(node: Node, strides: Strides, threads: int) -> list[Launch]:
+        base = emit_copy(node.inputs[0].type, strides[0], threads, Ref("input", 0), Ref("output", 0))
+        return [base, *add(node, strides, threads)]
+    return emit
 
 
-def _split(type_: TensorType, axis: int) -> tuple[int, int, int]:
-    """(outer, extent, inner) of a packed tensor around `axis`."""
-    return math.prod(type_.shape[:axis]), type_.shape[axis], math.prod(type_.shape[axis + 1:])
-
-
-def emit_take(node: Node, strides: Strides, threads: int) -> list[Launch]:
-    """Copy rows by position."""
-    outer, extent, inner = _split(node.inputs[0].type, node.attrs["axis"])
-    count = node.inputs[1].type.size
-    items = outer * count if inner else 0
-    return [_kernel("take", TAKE, node, {"x": 0, "index": 1}, {"extent": extent, "inner": inner, "count": count}, items,
-                    chunks_for(items * (inner + 4), items, threads))]
-
-
-def emit_scatter_add(node: Node, strides: Strides, threads: int) -> list[Launch]:
-    """Copy x, then add rows by position, in their order."""
-    outer, extent, inner = _split(node.inputs[0].type, node.attrs["axis"])
-    count = node.inputs[1].type.size
-    base = emit_copy(node.inputs[0].type, strides[0], threads, Ref("input", 0), Ref("output", 0))
-    return [base, _kernel("scatter_add", SCATTER, node, {"index": 1, "more": 2},
-                          {"extent": extent, "inner": inner, "count": count}, outer,
-                          chunks_for(outer * count * inner, outer, threads))]
-
-
-def emit_take_along(node: Node, strides: Strides, threads: int) -> list[Launch]:
-    """Pick elements by position."""
-    axis = node.attrs["axis"]
-    outer, extent, inner = _split(node.inputs[0].type, axis)
-    count = node.inputs[1].shape[axis]
-    return [_kernel("take_along", TAKE_ALONG, node, {"x": 0, "index": 1},
-                    {"extent": extent, "inner": inner, "count": count},
-                    outer * count, chunks_for(4 * outer * count * inner, outer * count, threads))]
-
-
-def emit_put_along(node: Node, strides: Strides, threads: int) -> list[Launch]:
-    """Copy x, then add elements by position."""
-    axis = node.attrs["axis"]
-    outer, extent, inner = _split(node.inputs[0].type, axis)
-    count = node.inputs[1].shape[axis]
-    base = emit_copy(node.inputs[0].type, strides[0], threads, Ref("input", 0), Ref("output", 0))
-    return [base, _kernel("put_along", PUT_ALONG, node, {"index": 1, "more": 2},
-                          {"extent": extent, "inner": inner, "count": count},
-                          outer, chunks_for(4 * outer * count * inner, outer, threads))]
-
-
-def emit_cumsum(node: Node, strides: Strides, threads: int) -> list[Launch]:
-    """Running sums."""
-    outer, extent, inner = _split(node.inputs[0].type, node.attrs["axis"])
-    return [_kernel("cumsum", CUMSUM, node, {"x": 0}, {"extent": extent, "inner": inner}, outer,
-                    chunks_for(outer * extent * inner, outer, threads))]
-
-
-def emit_position(node: Node, strides: Strides, threads: int) -> list[Launch]:
-    """argmax and argmin."""
-    outer, extent, inner = _split(node.inputs[0].type, node.attrs["axis"])
-    body = BEST.replace("{sign}", ">" if node.op is ops.argmax else "<")
-    return [_kernel(node.op.name, body, node, {"x": 0}, {"extent": extent, "inner": inner}, outer,
-                    chunks_for(2 * outer * extent * inner, outer, threads))]
-
-
-MOVES: dict[Any, Callable[[Node, Strides, int], list[Launch]]] = {
-    ops.pad: emit_pad, ops.concat: emit_concat, ops.fold: emit_fold, ops.take: emit_take,
-    ops.scatter_add: emit_scatter_add, ops.take_along: emit_take_along, ops.put_along: emit_put_along,
-    ops.cumsum: emit_cumsum, ops.argmax: emit_position, ops.argmin: emit_position,
+MOVES: dict[Any, Emitter] = {
+    ops.pad: emit_pad, ops.concat: emit_concat, ops.fold: emit_fold, ops.take: along_axis.emit_take,
+    ops.scatter_add: _onto_copy(along_axis.emit_scatter_add), ops.take_along: along_axis.emit_take_along,
+    ops.put_along: _onto_copy(along_axis.emit_put_along), ops.cumsum: along_axis.emit_cumsum,
+    ops.argmax: along_axis.emit_position, ops.argmin: along_axis.emit_position,
 }
 STRIDED = {ops.pad, ops.concat, ops.fold}  # those that take operands as they lie

@@ -1,11 +1,14 @@
 """The loops of a kernel: those of its domain, merged where every operand walks two as one, and each operand's element.
 
-There are three styles of walking a nest:
+There are four styles of walking a nest:
 
     points     nothing is folded. A work item is a point of the outer loops, and walks the innermost (two of them if
                there are many); if all is one loop, an item is an element
+    tiles      nothing is folded, and some operand lies the other way round: what is innermost for the result has steps
+               there, and another loop does not. An item is a tile of these two loops; such operands are turned, a tile
+               at a time, in scratch memory that stays in the first-level cache
     rows       what is folded is innermost. An item walks its row, once for each stage
-    columns    what is folded lies further out. An item is a block of up to 512 columns, and walks down, with a scratch
+    columns    what is folded lies further out. An item is a block of 32 to 512 columns, and walks down, with a scratch
                row for each fold
 """
 
@@ -22,7 +25,11 @@ from tinytorch.ir.types import row_major_strides
 
 from .launch import ArgumentTable, Ref
 
-COLUMN_BLOCK = 512  # columns that one work item folds at a time
+COLUMN_BLOCKS = (512, 256, 128, 64, 32)  # columns that one work item folds at a time: the most that leave ENOUGH items
+ENOUGH = 8
+TILE = 64  # elements along each side of a tile
+TURNED_SIZES = (4, 8)  # bytes of the elements that can be turned
+LEAST_TURNED = 8  # shorter loops are not worth a tile
 SCRATCH_SCOPE = 48  # scopes from here on are those of scratch rows
 MOST_PLACES = SCRATCH_SCOPE
 
@@ -97,12 +104,36 @@ class Nest:
         self.style = "points" if not self.reduced else "rows" if self.reduced[-1] == count - 1 else "columns"
         self.column = kept[-1] if self.style == "columns" else None
         self.flat = self.style == "points" and count <= 1
-        if self.style == "points":
+        self.turned = self._turned_loop(kept[-1]) if self.style == "points" and count > 1 else None
+        if self.turned is not None:
+            self.style = "tiles"
+            self.walk = [self.turned, kept[-1]]
+            self.items = [k for k in kept if k not in self.walk]
+        elif self.style == "points":
             inner = 2 if count >= 4 else 1  # a deep nest is a copy of many short rows: finding each costs more than it
             self.items, self.walk = (kept[:-inner], kept[-inner:])
         else:
             self.items, self.walk = [k for k in kept if k != self.column], self.reduced
         self.innermost = self.column if self.column is not None else self.walk[-1] if self.walk else None
+        rows = math.prod(self.extents[k] for k in self.items)
+        self.column_block = column_block(rows, self.extents[self.column]) if self.column is not None else 0
+
+    def _turned_loop(self, last: int) -> int | None:
+        """The loop that operands lie along which have steps along the last one; None if there is none."""
+        loops = [k for k in range(last) if self.extents[k] >= LEAST_TURNED <= self.extents[last]]
+        return next((k for k in loops if any(self._lies_along(v, k, last) for v in self.body.inputs)), None)
+
+    def _lies_along(self, value: Value, loop: int, last: int) -> bool:
+        place = self.places[value]
+        written = any(place is self.places["out", v] for v in self.body.outputs)
+        steps = place.strides[loop] == 1 and place.strides[last] > 1
+        return steps and not written and value.dtype.itemsize in TURNED_SIZES
+
+    def turned_inputs(self) -> list[Value]:
+        """The operands that are turned in scratch memory."""
+        if self.turned is None:
+            return []
+        return [v for v in self.body.inputs if self._lies_along(v, self.turned, self.walk[-1])]
 
     # -- where ---------------------------------------------------------------------------------------------------------
 
@@ -131,7 +162,11 @@ class Nest:
 
     def counter(self, k: int) -> str:
         """The name of the index of a loop that an item walks."""
-        return "i" if self.style == "points" and k == self.innermost else f"r{k}"
+        return "i" if self.style in ("points", "tiles") and k == self.innermost else f"r{k}"
+
+    def span(self, k: int) -> str:
+        """What the counter of a loop that an item walks runs over."""
+        return f"range(first{k}, end{k})" if self.style == "tiles" else f"range(n_{k})"
 
     def _term(self, place: Place, k: int, index: str) -> list[str]:
         stride = place.strides[k]
@@ -143,7 +178,7 @@ class Nest:
         """Strides and length of a row of scratch memory: the folded part of the domain, or the columns of a block."""
         strides = [0] * len(self.extents)
         if self.column is not None:
-            return strides, COLUMN_BLOCK
+            return strides, self.column_block
         length = 1
         for k in reversed(self.reduced):
             strides[k], length = length, length * self.extents[k]
@@ -161,6 +196,8 @@ class Nest:
         for k, extent in enumerate(self.extents):
             if not self.flat:
                 table.integer(f"n_{k}", extent)
+        if self.column is not None:
+            table.integer("block", self.column_block)
         for place in dict.fromkeys(self.places.values()):
             self.unpack_strides(place, table)
 
@@ -174,9 +211,11 @@ class Nest:
         """From the number of the work item to the index of each of its loops, and the offsets there."""
         lines, rest = [], "item"
         if self.column is not None:
-            lines = [f"blocks = (n_{self.column} + {COLUMN_BLOCK - 1}) // {COLUMN_BLOCK}",
-                     f"first = item % blocks * {COLUMN_BLOCK}",
-                     f"width = min({COLUMN_BLOCK}, n_{self.column} - first)", "row = item // blocks"]
+            lines = [f"blocks = (n_{self.column} + block - 1) // block", "first = item % blocks * block",
+                     f"width = min(block, n_{self.column} - first)", "row = item // blocks"]
+            rest = "row"
+        if self.style == "tiles":
+            lines = _decode_tile(*self.walk)
             rest = "row"
         for k in reversed(self.items):
             outermost = k == self.items[0]
@@ -195,7 +234,21 @@ class Nest:
         if self.flat:
             return math.prod(self.extents)
         items = math.prod(self.extents[k] for k in self.items)
-        return items * -(-self.extents[self.column] // COLUMN_BLOCK) if self.column is not None else items
+        if self.style == "tiles":
+            return items * math.prod(-(-self.extents[k] // TILE) for k in self.walk)
+        return items * -(-self.extents[self.column] // self.column_block) if self.column is not None else items
+
+
+def column_block(rows: int, columns: int) -> int:
+    """How many columns a work item takes where there are so many of them, so many times."""
+    return next((n for n in COLUMN_BLOCKS if rows * -(-columns // n) >= ENOUGH), COLUMN_BLOCKS[-1])
+
+
+def _decode_tile(a: int, b: int) -> list[str]:
+    return [f"across = (n_{b} + {TILE - 1}) // {TILE}", f"down = (n_{a} + {TILE - 1}) // {TILE}",
+            f"first{b} = item % across * {TILE}", f"end{b} = min(first{b} + {TILE}, n_{b})",
+            f"first{a} = item // across % down * {TILE}", f"end{a} = min(first{a} + {TILE}, n_{a})",
+            "row = item // across // down"]
 
 
 def _merge(domain: Domain, strides: Sequence[Sequence[int]]) -> list[list[int]]:

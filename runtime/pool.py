@@ -1,21 +1,27 @@
-"""Run a program: `run(table_address, n_steps, threads)` executes a table of steps `[kernel, args, extent, chunks]`.
+"""Run a program: `run(table_address, n_steps, threads)` executes a table of steps
+`[kernel, args, extent, rows << 32 | chunks]`.
 
-One compiled loop walks the table. A step of one chunk runs where the loop runs; the chunks of another are shared
-between the caller and worker threads. Chunk c of n is `[c*extent//n, (c+1)*extent//n)`, whoever runs it, so a result
-never depends on threads or timing.
+One compiled loop walks the table, wave by wave (`schedule.py`): the next `rows` steps, counted from each of them to the
+end of its wave, do not wait for one another; 0 and 1 say that a step is on its own. A wave of one chunk runs where the
+loop runs; the chunks of another, numbered through from its first step on, are shared between the caller and worker
+threads. Chunk c of the n of a step is `[c*extent//n, (c+1)*extent//n)`, whoever runs it and whenever, so a result never
+depends on threads or timing.
 
-How a step is shared. The caller writes the job (kernel, args, extent, chunks), then publishes one word, the ticket:
-`threads << 32 | chunks left`. Everybody, the caller too, claims the last chunk left by one compare-and-swap from the
-ticket that was read to that ticket less one, reads the job, runs the chunk, and adds one to DONE. When DONE equals
-chunks, the caller goes on. *No thread can run a wrong chunk*, however late it is: if the swap succeeds, the ticket
-was, at that instant, what the thread had read, so a chunk of the *current* job was left and is now its own; and the
-job cannot be overwritten before this chunk is counted in DONE. The upper half of the ticket keeps threads beyond the
-number asked for out, by the same argument.
+How a wave is shared. The caller writes the job (address of the first row, number of chunks), then publishes one word,
+the ticket: `threads << 32 | chunks left`. Everybody, the caller too, claims the next chunk by one compare-and-swap from
+the ticket that was read to that ticket less one, reads the job, finds the row by walking over rows whose chunks come
+before, runs the chunk, and adds one to DONE. When DONE equals chunks, the caller goes on. *No thread can run a wrong
+chunk*, however late it is: if the swap succeeds, the ticket was, at that instant, what the thread had read, so a chunk
+of the *current* job was left and is now its own; it had read nothing of the job before; and neither the job nor the
+rows and arguments it points to can change before this chunk is counted in DONE. The upper half of the ticket keeps
+threads beyond the number asked for out, by the same argument. A slot runs one chunk at a time, so scratch memory that
+belongs to a slot is nobody else's, also where the steps of a wave have it all.
 
 Workers are daemon Python threads inside a compiled loop, without the GIL. They spin while a run is going on and
 shortly after, then sleep in Python. The loop finds them asleep only when it meets a parallel step; it then returns,
-`run` wakes them, and the loop goes on: a table of serial steps wakes nobody. If another Python thread holds the pool,
-the caller runs all chunks itself, in the same bounds.
+`run` wakes them, and the loop goes on: a table of serial steps wakes nobody. Waking takes up to 0.1 ms, so a run that
+is said to be short wakes nobody either, unless short runs follow one another closely. If another Python thread holds
+the pool, the caller runs all chunks itself, in the same bounds.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ import ctypes
 import functools
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,13 +42,14 @@ from tinytorch.ir import config
 from .build import ENTRY, KernelSource, compile_kernels, interpreted
 
 # Words of the shared state. The ticket and the job share one cache line, so that a claim brings the job along.
-TICKET, KERNEL, ARGS, EXTENT, CHUNKS = range(5)
+TICKET, FIRST, CHUNKS = range(3)
 DONE = 8
 ACTIVE = 16  # the number of threads of the run that is going on, set by `run`, cleared by the driver at the end
 SLEEPERS = 17  # not 0: some worker that this run wants must be woken, or started
 NEXT = 18  # the step to begin with: not 0 where the driver came back, ACTIVE, to have workers woken
 PATIENCE = 19  # turns of a waiting loop before it offers its time slice to others
 WORDS = 24
+ROW = 32  # bytes of a row of the table
 IDLE_NS = 200_000  # how long a worker spins after a run before it sleeps
 MAX_THREADS = 256
 NOBODY = ctypes.c_int64(0)  # the state of a driver that runs alone
@@ -78,7 +86,7 @@ def set_num_threads(threads: int) -> None:
 
 @functools.cache
 def _functions() -> tuple[Callable[..., None], Callable[..., None]]:
-    layout = (TICKET, KERNEL, ARGS, EXTENT, CHUNKS, DONE, ACTIVE, SLEEPERS, NEXT, PATIENCE)
+    layout = (TICKET, FIRST, CHUNKS, DONE, ACTIVE, SLEEPERS, NEXT, PATIENCE, ROW)
     # The layout is part of the text, so of the key.
     text = f"# Words of the state: {layout}\n" + Path(__file__).with_name("driver.py").read_text()
     driver, worker = compile_kernels([KernelSource("driver", text), KernelSource("worker", text)])
@@ -102,10 +110,13 @@ class _Pool:
         self.state = ctypes.c_int64(self.address)
         self.words = (ctypes.c_int64 * WORDS).from_address(self.address)
         self.cores = available_cores()
+        self.declined = 0  # when a short run last went without workers
         self.elsewhere: frozenset[int] = frozenset()  # where workers may run: not on the waking thread's core
 
-    def run(self, table: ctypes.c_int64, steps: ctypes.c_int64, threads: int, times: ctypes.c_int64) -> None:
-        if threads == 1 or self.closing or not self.owner.acquire(blocking=False):
+    def run(self, table: ctypes.c_int64, steps: ctypes.c_int64, threads: int, times: ctypes.c_int64,
+            rouse: bool) -> None:
+        if (threads == 1 or self.closing or not (rouse or self._in_a_series(threads))
+                or not self.owner.acquire(blocking=False)):
             self.driver(NOBODY, table, steps, times)
             return
         words = self.words
@@ -122,6 +133,13 @@ class _Pool:
             raise
         finally:
             self.owner.release()
+
+    def _in_a_series(self, threads: int) -> bool:
+        """Whether the workers are awake, or short runs follow one another so closely that they should be."""
+        if threads <= self.awake and not self.words[SLEEPERS]:
+            return True
+        before, self.declined = self.declined, time.perf_counter_ns()
+        return self.declined - before < IDLE_NS
 
     def _wake(self, threads: int) -> None:
         with self.bed:
@@ -205,17 +223,21 @@ atexit.register(_close)
 def run(table_address: int, n_steps: int, threads: int, times_address: int = 0) -> None:
     """Run the step table (int64, `n_steps` rows of 4) on up to `threads` threads; returns when all steps are done.
 
-    With `times_address`, the nanoseconds of each step are written to an int64 table there. The memory that
-    the kernels use must stay alive; a kernel sees slots 0 .. threads - 1.
+    With `times_address`, each step runs as a wave of its own, and its nanoseconds are written to an int64 table there.
+    The memory that the kernels use must stay alive; a kernel sees slots 0 .. threads - 1.
     """
     prepare(table_address, n_steps, threads, times_address)()
 
 
-def prepare(table_address: int, n_steps: int, threads: int, times_address: int = 0) -> Callable[[], None]:
-    """`run` with these arguments, to be called again and again: for a short table half the cost of `run`."""
+def prepare(table_address: int, n_steps: int, threads: int, times_address: int = 0,
+            rouse: bool = True) -> Callable[[], None]:
+    """`run` with these arguments, to be called again and again: for a short table half the cost of `run`.
+
+    With `rouse=False`, workers that sleep are woken only if such runs follow one another closely.
+    """
     table, steps, times = ctypes.c_int64(table_address), ctypes.c_int64(n_steps), ctypes.c_int64(times_address)
 
     def run_prepared() -> None:
-        (_pool or _the_pool()).run(table, steps, threads, times)
+        (_pool or _the_pool()).run(table, steps, threads, times, rouse)
 
     return run_prepared

@@ -2,40 +2,44 @@
 
     program = Program(graph, plan_memory(graph), threads=2)
     outputs = program([x_array, w_array])
+    len(program.steps), len(program.waves)          # launches of kernels, and the groups in which they are started
 
 Every graph input must be a C-contiguous array of its type; donated ones are overwritten. Results are fresh arrays. Each
-call takes a *frame* (arena, argument words, step table) from a pool, so several Python threads may call one program at
-once.
+call takes a *frame* (`frame.py`: arena, argument words, step table) from a pool, so several Python threads may call one
+program at once.
 
-A position that is out of range (in `take`, `scatter_add`, …) raises IndexError, and nothing is lost: steps up to the
-last that checks positions run first, and donated inputs that one of them overwrites are put back.
+Steps that may run side by side are one *wave* (`schedule.py`): its parts are shared by all threads, or run one after
+the other where there is too little to share.
+
+A position that is out of range (in `take`, `scatter_add`, …) raises IndexError, and nothing is lost: the steps that
+check positions, and those they wait for, run first, and donated inputs that one of them overwrites are put back.
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tinytorch.ir import Graph, Kind, MemoryPlan, Node, Value
+from tinytorch.ir import Cost, Graph, Kind, MemoryPlan, Node, Value, node_cost
 from tinytorch.ir.errors import ShapeError
 from tinytorch.ir.layout import layouts
 
 from . import buffers, pool
 from .build import Kernel, compile_kernels
 from .emit import emit_node
-from .launch import Launch, Ref, Scratch, Status
+from .frame import Frame, address_of
+from .launch import STATUS, Launch, Ref, Scratch, ScratchStride, Status
 from .move import emit_copy
+from .schedule import WORTH_WAKING, Footprint, Touch, estimated_time, is_shared, waves
 
-ALIGN = 64
 IDLE_FRAMES = 4  # that a program keeps for its next calls
 
 
 @dataclass(frozen=True)
 class Step:
-    """One launch of a program and the node it belongs to (None for a copy at the end)."""
+    """A kernel that a program runs, on what, and the node it belongs to (None for a copy at the end)."""
 
     launch: Launch
     node: Node | None
@@ -51,8 +55,27 @@ class _Spot:
     offset: int
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """A step before its kernel is compiled: where its operands and results are, and what memory it touches."""
+
+    launch: Launch
+    node: Node | None
+    spots: dict[Ref, _Spot]
+    footprint: Footprint
+
+
 class Program:
-    """A compiled graph; call it with the arrays of all its inputs, in order."""
+    """A compiled graph; call it with the arrays of all its inputs, in order.
+
+    Attributes:
+        steps: launches of kernels, in the order in which they run.
+        waves: the numbers of the steps that are started together; waves run one after the other.
+        parts: the steps that check positions, with those they wait for, and all others; or all steps.
+        shares, rouses: the last word of each row of the table, and whether it is worth waking workers (`pool.py`).
+        starts, template, fixed, results: where the argument words of each step begin, all of them, and which hold
+            addresses: of the frame and of inputs, by place, and of results.
+    """
 
     def __init__(self, graph: Graph, plan: MemoryPlan, threads: int | None = None) -> None:
         self.graph, self.plan = graph, plan
@@ -64,14 +87,17 @@ class Program:
         self._input_of = {v: i for i, v in enumerate(graph.inputs)}
         self.fresh = [i for i in range(len(graph.outputs)) if i not in graph.donated]
         self._result_of = {graph.outputs[i]: i for i in reversed(self.fresh)}
-        pending = self._emit()
-        kernels = compile_kernels([launch.source for launch, _, _ in pending])
-        self.steps = tuple(Step(launch, node, kernel)
-                           for (launch, node, _), kernel in zip(pending, kernels, strict=True))
-        self._lay_out([spots for _, _, spots in pending])
-        self._checked, self._endangered = self._find_checks([spots for _, _, spots in pending])
-        self.types = [(v.shape, v.dtype.np) for v in graph.outputs]
-        self._frames: list[_Frame] = []
+        pending = self._schedule(self._emit())
+        kernels = compile_kernels([p.launch.source for p in pending])
+        self.steps = tuple(Step(p.launch, p.node, kernel) for p, kernel in zip(pending, kernels, strict=True))
+        self._lay_out([p.spots for p in pending])
+        self._written = sorted(set(graph.donated.values()))
+        self._sizes = [v.type.nbytes for v in graph.inputs]
+        self._apart: list[int] = []  # addresses of inputs of which none lies where a donated one is
+        self._types = [(graph.outputs[i].shape, graph.outputs[i].dtype.np) for i in self.fresh]
+        self._results = [len(self.fresh) + graph.donated[i] if i in graph.donated else self.fresh.index(i)
+                         for i in range(len(graph.outputs))]  # where each is among fresh arrays and inputs
+        self._frames: list[Frame] = []
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -86,21 +112,29 @@ class Program:
     @property
     def scratch_bytes(self) -> int:
         """Bytes of the workers' scratch memory, all workers together."""
-        return max((step.launch.scratch_bytes for step in self.steps), default=0) * self.threads
+        return self._scratch_stride() * self.threads
+
+    def _scratch_stride(self) -> int:
+        return -(-max((step.launch.scratch_bytes for step in self.steps), default=0) // 64) * 64
 
     # -- making --------------------------------------------------------------------------------------------------------
 
-    def _emit(self) -> list[tuple[Launch, Node | None, dict[Ref, _Spot]]]:
-        found: list[tuple[Launch, Node | None, dict[Ref, _Spot]]] = []
+    def _emit(self) -> list[_Pending]:
+        found: list[_Pending] = []
         for node in self.graph.nodes:
             kind = node.op.kind
             if kind is Kind.SOURCE or (kind is Kind.VIEW and self.layouts[node.output].root is not node.output):
                 continue
-            aliases = self._aliases(node)
             strides = [self.layouts[v].strides for v in node.inputs]
-            for launch in emit_node(node, strides, aliases, self.threads):
-                if launch.extent:
-                    found.append((launch, node, self._wire(launch, node.inputs, node.outputs)))
+            aliases = self._aliases(node)
+            launches = [n for n in emit_node(node, strides, aliases, self.threads) if n.extent]
+            time = estimated_time(node_cost(node)) / max(1, len(launches))
+            for launch in launches:
+                named = {(ref.place, ref.number) for ref in _refs(launch)}
+                reads = [self._touch(v) for n, v in enumerate(node.inputs) if ("input", n) in named]
+                writes = [self._touch(v) for n, v in enumerate(node.outputs) if ("output", n) in named or n in aliases]
+                found.append(_Pending(launch, node, self._wire(launch, node.inputs, node.outputs),
+                                      _footprint(launch, reads, writes, time)))
         donated = self.graph.donated
         for number, value in sorted(enumerate(self.graph.outputs), key=lambda pair: pair[0] in donated):
             # donated ones come last: inputs are read before they go
@@ -109,8 +143,51 @@ class Program:
                 launch = emit_copy(value.type, layout.strides, self.threads, Ref("input", 0), Ref("output", 0))
                 target = _Spot("input", donated[number], 0) if number in donated else _Spot("output", number, 0)
                 places = {"input": self._spot(value), "output": target}
-                found.append((launch, None, {ref: places[ref.place] for ref in _refs(launch)}))
+                written = Touch((target.place, target.number), 0, value.type.nbytes)
+                time = estimated_time(Cost(0, 0, value.type.nbytes, value.type.nbytes))
+                found.append(_Pending(launch, None, {ref: places[ref.place] for ref in _refs(launch)},
+                                      _footprint(launch, [self._touch(value)], [written], time)))
         return found
+
+    def _touch(self, value: Value) -> Touch:
+        """The bytes from the first to the last element of a value."""
+        spot, strides = self._spot(value), self.layouts[value].strides
+        reach = [(n - 1) * s for n, s in zip(value.shape, strides, strict=True)]
+        first, last = sum(r for r in reach if r < 0), sum(r for r in reach if r > 0)
+        size = value.dtype.itemsize
+        stop = spot.offset + (last + 1) * size if value.type.size else spot.offset
+        return Touch((spot.place, spot.number), spot.offset + first * size, stop)
+
+    def _schedule(self, pending: list[_Pending]) -> list[_Pending]:
+        """The steps in the order in which they run; sets what depends on it."""
+        footprints = [p.footprint for p in pending]
+        early, late = waves(footprints, self._checks(pending))
+        donated = set(self.graph.donated.values())
+        ends = {t.block[1] for wave in early for n in wave for t in footprints[n].writes if t.block[0] == "input"}
+        self._endangered = sorted(ends & donated)
+        count = sum(map(len, early))
+        self.parts = [part for part in (range(count), range(count, len(pending))) if part]
+        self.shares: list[int] = []
+        ranges: list[range] = []
+        together = 0.0
+        for wave in early + late:
+            ranges.append(range(len(self.shares), len(self.shares) + len(wave)))
+            if self.threads > 1 and is_shared(footprints[n] for n in wave):
+                together += sum(footprints[n].time for n in wave)
+                self.shares += [len(wave) - k << 32 | footprints[n].chunks for k, n in enumerate(wave)]
+            else:
+                self.shares += [1] * len(wave)
+        self.waves = tuple(ranges)
+        self.rouses = together >= WORTH_WAKING
+        return [pending[n] for wave in early + late for n in wave]
+
+    def _checks(self, pending: Sequence[_Pending]) -> list[int]:
+        """The steps that check positions, if that matters. The same positions need not be checked twice."""
+        found: dict[object, int] = {}
+        for number, step in enumerate(pending if self.graph.donated else ()):
+            if step.node is not None and STATUS in step.launch.words:
+                found.setdefault(_what_it_checks(step.node), number)
+        return list(found.values())
 
     def _aliases(self, node: Node) -> dict[int, int]:
         """Results that overwrite an operand of the same node."""
@@ -165,48 +242,25 @@ class Program:
     def _lay_out(self, wiring: Sequence[dict[Ref, _Spot]]) -> None:
         """The words of all steps in one template, and which of them hold addresses."""
         words: list[int] = []
-        self._starts = []
+        self.starts: list[int] = []
         fixups: dict[str, list[tuple[int, int, int]]] = {
             "arena": [], "scratch": [], "status": [], "input": [], "output": [], "constant": []}
         for step, spots in zip(self.steps, wiring, strict=True):
-            self._starts.append(len(words))
+            self.starts.append(len(words))
             for word in step.launch.words:
                 if isinstance(word, Ref):
                     spot = spots[word]
                     fixups[spot.place].append((len(words), spot.number, spot.offset))
                 elif isinstance(word, (Scratch, Status)):
                     fixups["scratch" if isinstance(word, Scratch) else "status"].append((len(words), 0, 0))
+                elif isinstance(word, ScratchStride):
+                    word = self._scratch_stride()
                 words.append(word if isinstance(word, int) else 0)
         for at, number, offset in fixups.pop("constant"):
             words[at] = self.constants[number].ctypes.data + offset
-        count = len(self.graph.inputs)
-        given = fixups.pop("input") + [(at, count + number, offset) for at, number, offset in fixups.pop("output")]
-        self._template = np.array(words, np.int64)
-        self._fixed = {place: _columns(rows) for place, rows in fixups.items()}
-        self._given = _columns(given)
-
-    def _find_checks(self, wiring: Sequence[dict[Ref, _Spot]]) -> tuple[int, list[int]]:
-        """After how many steps all positions have been checked, and the donated inputs that are overwritten by then.
-
-        0 and none if that does not matter. The same positions need not be checked twice.
-        """
-        donated = set(self.graph.donated.values())
-        seen: set[object] = set()
-        last = 0
-        for number, step in enumerate(self.steps if donated else ()):
-            if step.node is not None and any(isinstance(word, Status) for word in step.launch.words):
-                key = _checks(step.node)
-                last = last if key in seen else number + 1
-                seen.add(key)
-        written = {spot.number for spots in wiring[:last]
-                   for ref, spot in spots.items() if ref.place == "output" and spot.place == "input"}
-        reused = {self._input_of[v] for step in self.steps[:last] if step.node is not None
-                  for v in self._overwritten(step.node) if v in self._input_of}
-        return last, sorted((written | reused) & donated)
-
-    def _overwritten(self, node: Node) -> list[Value]:
-        """The values whose memory the results of `node` take over."""
-        return [self.plan.reuses[v] for v in node.outputs if v in self.plan.reuses]
+        self.results = [(at, self.fresh.index(number), offset) for at, number, offset in fixups.pop("output")]
+        self.template = np.array(words, np.int64)
+        self.fixed = {place: _columns(rows) for place, rows in fixups.items()}
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -235,71 +289,62 @@ class Program:
             if number in graph.donated.values() and not array.flags.writeable:
                 raise ShapeError(f"{expected} that can be overwritten, got a read-only one; pass x.copy()")
 
-    def separate(self, arrays: list[np.ndarray]) -> None:
+    def separate(self, arrays: list[np.ndarray], addresses: list[int]) -> None:
         """Make sure that nothing else lies where a donated input is: other arrays that overlap it are copied.
 
+        Args:
+            arrays, addresses: of all inputs; those that are copied are replaced in both lists.
         Raises:
             ShapeError: a donated input is read-only, or two of them overlap.
         """
-        written = set(self.graph.donated.values())
-        for i in written:
+        for i in self._written:
             if not arrays[i].flags.writeable:
                 raise ShapeError(f"{self.graph.name} overwrites a tensor {self.graph.inputs[i].type} "
                                  "that is read-only; give it a copy")
+        if addresses == self._apart:
+            return
+        written, seen = set(self._written), list(addresses)
         end, last = 0, -1
-        for start, size, i in sorted((address_of(array), array.nbytes, i) for i, array in enumerate(arrays)):
+        for start, size, i in sorted(zip(addresses, self._sizes, range(len(arrays)), strict=True)):
             if start < end and size and (i in written or last in written):
                 if i in written and last in written:
                     raise ShapeError(f"{self.graph.name} overwrites two tensors that share memory, "
                                      f"inputs {last} and {i}")
                 other = last if i in written else i
                 arrays[other] = arrays[other].copy()
+                addresses[other] = address_of(arrays[other])
             if start + size > end:
                 end, last = start + size, i
+        self._apart = seen if seen == addresses else []
 
     def run(self, arrays: Sequence[np.ndarray], addresses: list[int], times: int = 0) -> list[np.ndarray]:
         """As calling, unchecked, with the addresses of the arrays already known.
 
         `times` is the address of an int64 a step for nanoseconds.
         """
-        donated = self.graph.donated
-        results = [arrays[donated[i]] if i in donated else buffers.empty(shape, dtype)
-                   for i, (shape, dtype) in enumerate(self.types)]
+        fresh = [buffers.empty(shape, dtype) for shape, dtype in self._types]
         try:
             frame = self._frames.pop()
         except IndexError:
-            frame = _Frame(self)
+            frame = Frame(self)
         try:
-            frame.point_to(addresses + [address_of(r) for r in results])
-            if self._checked:
-                self._run_checked(frame, arrays, times)
-            elif times:
-                pool.run(frame.table_address, len(self.steps), self.threads, times)
-            else:
-                frame.run()
-            if frame.status[0]:
-                raise IndexError(self._out_of_range())
+            frame.point_to(addresses, list(map(address_of, fresh)))
+            before = [(arrays[i], arrays[i].copy()) for i in self._endangered]
+            for part in frame.timed(times) if times else frame.parts:
+                part()
+                if frame.status[0]:
+                    for array, old in before:
+                        array[...] = old
+                    raise IndexError(self._out_of_range())
         finally:
             frame.status[0] = 0
             if len(self._frames) < IDLE_FRAMES:
                 self._frames.append(frame)
-        return results
-
-    def _run_checked(self, frame: _Frame, arrays: Sequence[np.ndarray], times: int) -> None:
-        """Steps that check positions first; when one is out of range, the inputs are as they were."""
-        before = [(arrays[i], arrays[i].copy()) for i in self._endangered]
-        first = self._checked
-        pool.run(frame.table_address, first, self.threads, times)
-        if frame.status[0]:
-            for array, old in before:
-                array[...] = old
-            return
-        rest = frame.table_address + ROW_BYTES * first
-        pool.run(rest, len(self.steps) - first, self.threads, times and times + 8 * first)
+        return list(map([*fresh, *arrays].__getitem__, self._results))
 
     def _out_of_range(self) -> str:
         users = [s.node for s in self.steps
-                 if s.node is not None and any(isinstance(w, Status) for w in s.launch.words)]
+                 if s.node is not None and STATUS in s.launch.words]
         inside = [n for u in users
                   for n in (u.body.nodes if u.body is not None else [u]) if n is u or "extent" in n.attrs]
         lines = "; ".join(dict.fromkeys(f"{n.op} at {n.source}" if n.source else str(n.op) for n in inside))
@@ -310,7 +355,7 @@ class Program:
         """Run once on an arena filled with a pattern; how far up it was written: the measured high-water mark."""
         high = 0
         for pattern in (0x5A, 0xA5):
-            frame = _Frame(self)
+            frame = Frame(self)
             frame.arena[:] = pattern
             self._frames.append(frame)
             self(arrays)
@@ -319,76 +364,27 @@ class Program:
         return high
 
 
-def _checks(node: Node) -> object:
+def _footprint(launch: Launch, reads: list[Touch], writes: list[Touch], time: float) -> Footprint:
+    """Of a launch that touches these operands and results, and scratch memory if it has some."""
+    if launch.scratch_bytes:
+        scratch = Touch(("scratch", 0), 0, 1)
+        if any(isinstance(word, ScratchStride) for word in launch.words):
+            reads = [*reads, scratch]  # beside others of that kind, but not beside one that divides the memory itself
+        else:
+            writes = [*writes, scratch]
+    return Footprint(tuple(reads), tuple(writes), time, max(1, launch.chunks))
+
+
+def _what_it_checks(node: Node) -> object:
     """What a node checks: which positions, against which extent."""
     if node.body is not None or "axis" not in node.attrs:
         return node
     return node.inputs[1], node.inputs[0].shape[node.attrs["axis"]]
 
 
-ROW_BYTES = 32  # of the step table: kernel, arguments, extent, chunks
-
-
-class _Frame:
-    """The memory of one call at a time."""
-
-    def __init__(self, program: Program) -> None:
-        self.arena = _aligned(program.plan.size)
-        self.scratch = _aligned(program.scratch_bytes)
-        self.words = program._template.copy()
-        status = np.zeros(8, np.int64)
-        bases = {"arena": self.arena.ctypes.data, "scratch": self.scratch.ctypes.data, "status": status.ctypes.data}
-        for place, (at, _, offset) in program._fixed.items():
-            self.words[at] = bases[place] + offset
-        base = self.words.ctypes.data
-        rows = [[step.kernel.address, base + 8 * start, step.launch.extent, step.launch.chunks]
-                for step, start in zip(program.steps, program._starts, strict=True)]
-        self._table = np.array(rows, np.int64).reshape(-1, 4)
-        self._status_memory = status
-        self._at, self._which, self._beyond = program._given
-        self._addresses: list[int] = []
-        self.status = (ctypes.c_int64 * 8).from_address(bases["status"])
-        self.table_address = self._table.ctypes.data
-        self.run: Callable[[], None] = pool.prepare(self.table_address, len(program.steps), program.threads)
-
-    def point_to(self, addresses: list[int]) -> None:
-        """Let the argument words point to these inputs and results."""
-        if addresses != self._addresses:
-            self.words[self._at] = np.array(addresses, np.int64)[self._which] + self._beyond
-            self._addresses = addresses
-
-
 def _columns(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     table = np.array(rows, np.int64).reshape(-1, 3)
     return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()
-
-
-def _official_address(array: np.ndarray) -> int:
-    return int(array.__array_interface__["data"][0])
-
-
-def _quick_address(array: np.ndarray) -> int:
-    return _word_at(id(array) + _DATA).value
-
-
-_word_at = ctypes.c_int64.from_address
-_DATA = object.__basicsize__  # an array's address follows the head of the object in NumPy's public C struct
-
-
-def _is_quick_right() -> bool:
-    block = np.zeros((3, 5))
-    return all(_quick_address(a) == _official_address(a) for a in (block, block[1:], block.T, np.array(3.0)))
-
-
-# Asked the official way, an array takes 0.9 us to tell its address: more than a small kernel. Its struct takes 0.2 us.
-address_of: Callable[[np.ndarray], int] = _quick_address if _is_quick_right() else _official_address
-
-
-def _aligned(size: int) -> np.ndarray:
-    """`size` bytes that begin at a multiple of 64."""
-    block = np.empty(size + ALIGN, np.uint8)
-    start = -block.ctypes.data % ALIGN
-    return block[start:start + size]
 
 
 def _refs(launch: Launch) -> list[Ref]:

@@ -444,6 +444,64 @@ def pooled(function: str) -> Callable[..., Any]:
     return lambda x, size, stride=None, padding=0: getattr(torch.nn.functional, function)(x, size, stride, padding)
 
 
+def pooled_loop(fold: Callable[..., Any], nothing: float) -> Callable[..., Array]:
+    """Pooling of (batch, height, width, channels), one window at a time."""
+
+    def pool(x: Array, size: Any, stride: Any = None, low: Any = 0, high: Any = 0, dilation: Any = 1) -> Array:
+        wide = padded(x, low, high, nothing)
+        places = window_places(wide.shape, size, stride, dilation)
+        with np.errstate(invalid="ignore"):
+            found = [[fold(wide[:, rows][:, :, columns], (1, 2)) for columns in places[1]] for rows in places[0]]
+        return np.array(found).reshape(len(places[0]), len(places[1]), *x.shape[::3]).transpose(2, 0, 1, 3)
+
+    return pool
+
+
+def window_places(shape: Sequence[int], size: Any, stride: Any, dilation: Any) -> list[list[Array]]:
+    """The rows of each window along the height, and its columns along the width."""
+    size, stride, dilation = (np.broadcast_to(n, 2) for n in (size, size if stride is None else stride, dilation))
+    return [
+        [np.arange(at, at + d * k, d) for at in range(0, extent - d * (k - 1), s)]
+        for extent, k, s, d in zip(shape[1:3], size, stride, dilation)
+    ]
+
+
+def padded(x: Array, low: Any, high: Any, value: float) -> Array:
+    """x with more rows and columns."""
+    (top, left), (bottom, right) = np.broadcast_to(low, 2), np.broadcast_to(high, 2)
+    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value)
+
+
+def unpooled(x: Array, g: Array, share: Callable[..., Array], low: Any = 0, high: Any = 0, **at: Any) -> Array:
+    """The gradient of pooling: `share(g, window)` of each window, added up."""
+    shape = x.shape
+    wide, total = padded(x, low, high, -np.inf), padded(np.zeros(shape, g.dtype), low, high, 0)
+    places = window_places(wide.shape, at["size"], at.get("stride"), at.get("dilation", 1))
+    for i, rows in enumerate(places[0]):
+        for j, columns in enumerate(places[1]):
+            spot = (slice(None), rows[:, None], columns[None, :])
+            total[spot] += share(g[:, i, j][:, None, None], wide[spot])
+    (top, left) = np.broadcast_to(low, 2)
+    return total[:, top : top + shape[1], left : left + shape[2]]
+
+
+def max_unpooled(g: Array, x: Array, out: Array, **attrs: Any) -> Array:
+    """g of each window at the first of its greatest elements."""
+
+    def share(part: Array, window: Array) -> Array:
+        flat = window.reshape(len(window), math.prod(window.shape[1:3]), window.shape[3])
+        first = np.arange(flat.shape[1])[:, None] == flat.argmax(1)[:, None]
+        return np.where(first.reshape(window.shape), part, 0)
+
+    return unpooled(x, g, share, **attrs)
+
+
+def sum_unpooled(g: Array, extent: Any, **attrs: Any) -> Array:
+    """g repeated over each window."""
+    x = np.zeros((len(g), *np.broadcast_to(extent, 2), g.shape[3]))
+    return unpooled(x, g, lambda part, window: part, **attrs)
+
+
 # -- longer lists of calls ---------------------------------------------------------------------------------------------
 
 
@@ -506,6 +564,107 @@ def convolutions() -> list[Sample]:
     ]
 
 
+def channels_last_convolutions() -> list[Sample]:
+    """Calls of convolve: strided, padded and cut, dilated, spread, in groups."""
+
+    def call(x: tuple[int, ...], w: tuple[int, ...], dtype: Any = f32, **attrs: Any) -> Sample:
+        return Sample((some(*x, dtype=dtype), some(*w, dtype=dtype, seed=1)), attrs)
+
+    return [
+        call((2, 5, 6, 3), (3, 2, 3, 4)),
+        call((3, 4, 4, 2), (3, 3, 2, 5), low=1, high=1),
+        call((1, 6, 5, 2), (3, 3, 2, 3), stride=2, low=(1, 0), high=(0, 1)),
+        call((1, 5, 5, 4), (2, 2, 2, 6), groups=2),
+        call((2, 4, 4, 3), (3, 3, 1, 3), groups=3, low=1, high=(1, 0)),
+        call((1, 7, 8, 1), (2, 3, 1, 2), dilation=(2, 3), stride=(2, 1)),
+        call((2, 3, 4, 2), (3, 2, 2, 3), spread=2, low=2, high=(2, 1)),
+        call((1, 3, 2, 4), (3, 3, 2, 4), spread=(3, 1), low=(0, 2), high=1, groups=2, dilation=(2, 1)),
+        call((2, 6, 5, 2), (2, 2, 2, 3), low=-1, high=(0, -2)),
+        call((1, 4, 3, 2), (2, 2, 2, 2), stride=2, spread=3, low=1, high=1),
+        call((2, 4, 4, 3), (1, 1, 3, 5)),
+        call((2, 4, 5, 3), (1, 1, 3, 5), stride=2),
+        call((0, 4, 4, 2), (2, 2, 2, 3)),
+        call((1, 5, 4, 2), (2, 2, 2, 2), f64, low=1, high=1),
+        Sample((turned(some(2, 5, 4, 2)), spaced(some(2, 2, 2, 3, seed=1)))),
+    ]
+
+
+def products_of_windows() -> list[Sample]:
+    """Calls of window_products."""
+
+    def call(x: tuple[int, ...], g: tuple[int, ...], dtype: Any = f32, **attrs: Any) -> Sample:
+        return Sample((some(*x, dtype=dtype), some(*g, dtype=dtype, seed=1)), attrs)
+
+    return [
+        call((2, 5, 6, 3), (2, 3, 5, 4), size=(3, 2)),
+        call((4, 4, 4, 2), (4, 4, 4, 5), size=3, low=1, parts=2),
+        call((1, 6, 5, 2), (1, 3, 3, 3), size=3, stride=2, low=1),
+        call((2, 5, 5, 4), (2, 4, 4, 6), size=2, groups=2),
+        call((1, 7, 8, 1), (1, 3, 2, 2), size=(2, 3), dilation=(2, 3), stride=(2, 1)),
+        call((2, 3, 2, 2), (2, 6, 5, 3), size=2, spread=2, low=1),
+        call((2, 4, 4, 3), (2, 4, 4, 20), size=1),
+        call((1, 5, 4, 2), (1, 4, 3, 2), f64, size=2),
+        Sample((turned(some(2, 5, 4, 2)), spaced(some(2, 4, 3, 3, seed=1))), {"size": 2}),
+    ]
+
+
+def filtered_tiles() -> list[Sample]:
+    """Calls of filter_tiles: even and odd extents, padded unevenly; whole vectors of channels, for the kernel."""
+
+    def call(x: tuple[int, ...], w: tuple[int, ...], dtype: Any = f32, **attrs: Any) -> Sample:
+        return Sample((some(*x, dtype=dtype), some(*w, dtype=dtype, seed=1)), attrs)
+
+    return [
+        call((2, 4, 6, 2), (16, 2, 3)),
+        call((1, 5, 4, 3), (16, 3, 2), low=1, high=(0, 1)),
+        call((2, 5, 6, 16), (16, 16, 32), f64, low=1, high=1),
+        call((1, 4, 4, 16), (16, 16, 16), f64, low=(1, 0)),
+        Sample((turned(some(2, 5, 4, 2)), spaced(some(16, 2, 3, seed=1)))),
+    ]
+
+
+def torch_filtered(x: Any, weight: Any, low: Any = 0, high: Any = 0) -> Any:
+    """The formula of Lavin and Gray, tile by tile."""
+    (a, b), (c, d) = (n if isinstance(n, tuple) else (n, n) for n in (low, high))
+    images = torch.nn.functional.pad(x.permute(0, 3, 1, 2), (b, d, a, c))
+    height, width = images.shape[2] - 2, images.shape[3] - 2
+    images = torch.nn.functional.pad(images, (0, width % 2, 0, height % 2))
+    tiles = images.unfold(2, 4, 2).unfold(3, 4, 2)  # (batch, channels, tall, wide, 4, 4)
+    left = x.new_tensor([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
+    right = x.new_tensor([[1, 1, 1, 0], [0, 1, -1, -1]])
+    spread = left @ tiles @ left.T
+    products = torch.einsum("nctwij,ijco->notwij", spread, weight.reshape(4, 4, *weight.shape[1:]))
+    y = (right @ products @ right.T).permute(0, 2, 4, 3, 5, 1)  # (batch, tall, 2, wide, 2, out)
+    return y.reshape(y.shape[0], 2 * y.shape[1], 2 * y.shape[3], y.shape[5])[:, :height, :width]
+
+
+def torch_channels_last(x: Any, weight: Any, stride: Any = 1, low: Any = 0, high: Any = 0, dilation: Any = 1,
+                        spread: Any = 1, groups: int = 1) -> Any:
+    """PyTorch's convolution of what is spread, padded and cut before."""
+    (a, b), (c, d), (s, t) = (n if isinstance(n, tuple) else (n, n) for n in (low, high, spread))
+    apart = x.new_zeros(x.shape[0], max((x.shape[1] - 1) * s + 1, 0), max((x.shape[2] - 1) * t + 1, 0), x.shape[3])
+    apart[:, ::s, ::t] = x
+    images = torch.nn.functional.pad(apart.permute(0, 3, 1, 2), (b, d, a, c))
+    y = torch.nn.functional.conv2d(images, weight.permute(3, 2, 0, 1), None, stride, 0, dilation, groups)
+    return y.permute(0, 2, 3, 1)
+
+
+def torch_products(x: Any, g: Any, size: Any, stride: Any = 1, low: Any = 0, dilation: Any = 1, spread: Any = 1,
+                   groups: int = 1, parts: int = 1) -> Any:
+    """The gradient of PyTorch's convolution by a weight of ones, part by part."""
+    size, stride, low, dilation, spread = (n if isinstance(n, tuple) else (n, n)
+                                           for n in (size, stride, low, dilation, spread))
+    high = tuple((p - 1) * s + (k - 1) * d - (m - 1) * t - n for m, t, p, s, k, d, n in zip(
+        x.shape[1:3], spread, g.shape[1:3], stride, size, dilation, low))
+    found = []
+    with torch.enable_grad():
+        for images, grads in zip(x.chunk(parts), g.chunk(parts)):
+            weight = x.new_ones(*size, x.shape[3] // groups, g.shape[3]).requires_grad_()
+            y = torch_channels_last(images, weight, stride, low, high, dilation, spread, groups)
+            found.append(torch.autograd.grad(y, weight, grads, create_graph=True)[0])
+    return torch.stack(found)
+
+
 def attentions() -> list[Sample]:
     """Calls of attention."""
 
@@ -533,6 +692,86 @@ def attentions() -> list[Sample]:
     ]
 
 
+def attends() -> list[Sample]:
+    """Calls of attend: time before heads, groups, every kind of mask."""
+
+    def qkv(n: int, m: int, heads: int = 2, key_heads: int = 2, d: int = 4, dtype: Any = f32) -> tuple[Array, ...]:
+        return (
+            some(2, n, heads, d, dtype=dtype),
+            some(2, m, key_heads, d, dtype=dtype, seed=1),
+            some(2, m, key_heads, 3 * d // 4, dtype=dtype, seed=2),
+        )
+
+    seen = flags(2, 1, 3, 4) | np.eye(3, 4, dtype=bool)
+    return [
+        Sample(qkv(3, 4)),
+        Sample(qkv(2, 4, 4, 2), {"causal": True}),
+        Sample(qkv(3, 2, 3, 1), {"causal": True, "scale": 0.3}),
+        Sample((*qkv(3, 4, 4, 2), seen)),
+        Sample((*qkv(3, 4), some(1, 2, 3, 4, seed=3))),
+        Sample((*qkv(2, 3), np.zeros((1, 1, 2, 3), bool))),
+        Sample(qkv(3, 4, dtype=f64)),
+        Sample((turned(some(1, 3, 2, 16)), spaced(some(1, 4, 1, 16, seed=1)), turned(some(1, 4, 1, 16, seed=2))),
+               smooth=False),
+        Sample((*qkv(3, 3, d=64)[:2], some(2, 3, 2, 16, seed=2)), {"causal": True}, smooth=False),
+        Sample(qkv(0, 3)),
+        Sample(qkv(2, 0)),
+    ]
+
+
+def attend_grads() -> list[Sample]:
+    """The same calls, of the gradient; its first operands are what they are by definition."""
+
+    def call(sample: Sample) -> Sample:
+        q, _, v = sample.args[:3]
+        g = some(*q.shape[:3], v.shape[3], dtype=q.dtype, seed=4)
+        with np.errstate(all="ignore"):
+            out, lse = ops.attend(*sample.args, **sample.attrs)
+        given = (g, (g * out.payload).sum(-1), lse.payload, *sample.args)
+        return replace(sample, args=given)
+
+    return [call(sample) for sample in attends()]
+
+
+def attend_in_numpy(q: Array, k: Array, v: Array, mask: Any = None, causal: bool = False,
+                    scale: float | None = None) -> tuple[Array, Array]:
+    """Attention and log Σ exp in f64, a head at a time."""
+    (batch, n, heads, d), (m, key_heads) = q.shape, k.shape[1:3]
+    out, lse = np.zeros((batch, n, heads, v.shape[3])), np.zeros((batch, n, heads))
+    for b, h in product(range(batch), range(heads)):
+        kh = h * key_heads // heads
+        scores = q[b, :, h].astype(f64) @ k[b, :, kh].T * (d ** -0.5 if scale is None else scale)
+        if mask is not None:
+            own = np.broadcast_to(mask, (batch, heads, n, m))[b, h]
+            scores = np.where(own, scores, -np.inf) if own.dtype == bool else scores + own
+        if causal:
+            scores = np.where(np.tri(n, m, m - n, dtype=bool), scores, -np.inf)
+        for i in np.flatnonzero((scores > -np.inf).any(1)):
+            lse[b, i, h] = np.logaddexp.reduce(scores[i])
+            out[b, i, h] = np.exp(scores[i] - lse[b, i, h]) @ v[b, :, kh]
+    return out, lse
+
+
+def attend_grad_in_numpy(g: Array, delta: Array, lse: Array, q: Array, k: Array, v: Array, mask: Any = None,
+                         causal: bool = False, scale: float | None = None) -> tuple[Array, ...]:
+    """The chain rule in f64, an entry of the score matrices at a time."""
+    (batch, n, heads, d), (m, key_heads) = q.shape, k.shape[1:3]
+    factor = d ** -0.5 if scale is None else scale
+    dq, dk, dv = (np.zeros(t.shape) for t in (q, k, v))
+    seen = np.ones((batch, heads, n, m), bool) if mask is None else np.broadcast_to(mask, (batch, heads, n, m))
+    for b, h, i, j in product(range(batch), range(heads), range(n), range(m)):
+        if (causal and j > i + m - n) or (seen.dtype == bool and not seen[b, h, i, j]):
+            continue
+        kh = h * key_heads // heads
+        added = 0.0 if seen.dtype == bool else float(seen[b, h, i, j])
+        p = np.exp(float(q[b, i, h].astype(f64) @ k[b, j, kh]) * factor + added - lse[b, i, h])
+        slope = p * (float(g[b, i, h].astype(f64) @ v[b, j, kh]) - delta[b, i, h]) * factor
+        dq[b, i, h] += slope * k[b, j, kh]
+        dk[b, j, kh] += slope * q[b, i, h]
+        dv[b, j, kh] += p * g[b, i, h]
+    return dq, dk, dv
+
+
 def attentions_without_values() -> list[Sample]:
     """The same calls, of attention_weights."""
     return [replace(sample, args=(*sample.args[:2], *sample.args[3:])) for sample in attentions()]
@@ -550,6 +789,37 @@ def pools() -> list[Sample]:
         Sample((some(0, 2, 4, 4),), {"size": 2}),
         Sample((some(1, 1, 3, 3),), {"size": 1}),
     ]
+
+
+LAST_POOLS: list[tuple[tuple[int, ...], dict[str, Any]]] = [  # of (batch, height, width, channels)
+    ((2, 4, 6, 3), {"size": 2}),
+    ((2, 5, 7, 2), {"size": 3, "stride": 2, "low": 1, "high": 1}),
+    ((1, 4, 5, 2), {"size": (3, 2), "stride": (1, 3), "low": (1, 0), "high": (2, 1)}),
+    ((1, 7, 6, 1), {"size": (2, 3), "stride": 1, "dilation": (3, 2)}),
+    ((1, 8, 7, 1), {"size": (8, 5), "stride": (1, 2), "low": (2, 1)}),
+    ((1, 40, 2, 1), {"size": (34, 1), "stride": (3, 1)}),
+    ((0, 4, 4, 2), {"size": 2}),
+    ((2, 4, 4, 0), {"size": 2}),
+]
+
+
+def last_pools() -> list[Sample]:
+    """Calls of pooling, channels last."""
+    found = [Sample((some(*shape),), attrs) for shape, attrs in LAST_POOLS]
+    found += [Sample((some(1, 4, 4, 2, dtype=d),), {"size": 2}) for d in FLOATS]
+    found += [Sample((view(some(3, 4, 4, 5)),), {"size": (2, 3), "stride": 1}) for view in LAYOUTS]
+    special = np.array([np.nan, np.inf, -np.inf, 0.0, -np.inf, 1.0, -0.0, 2.0], f32).reshape(1, 2, 4, 1)
+    return [*found, Sample((special,), {"size": 2, "stride": 1}, smooth=False)]
+
+
+def last_unpools(loop: Callable[..., Array]) -> list[Sample]:
+    """The same calls with a gradient of each result before the operand, and the result after it."""
+    found = []
+    for sample in last_pools():
+        [x] = sample.args
+        out = loop(x, **sample.attrs).astype(x.dtype)
+        found.append(replace(sample, args=(some(*out.shape, seed=3).astype(x.dtype), x, out)))
+    return found
 
 
 def norms(*more: int) -> list[Sample]:
@@ -720,6 +990,7 @@ NO_AXIS = [
     Bad((some(2, 3),), OpError, "keepdim", {"keepdim": True}),
 ]
 TWICE = [*NO_AXIS, Bad((some(2, 3),), ShapeError, "name an axis twice", {"axis": (0, -2)})]
+ADDS_ONLY = "adds and subtracts where its expansion multiplies by 0, 1 and -1"
 MOVES = "moves or converts elements, computes nothing"
 LIBRARY = "counts as one by definition, whatever the library does inside"
 BOOLS = [Sample((flags(2, 3),)), Sample((np.array(True),))]
@@ -1099,6 +1370,32 @@ ENTRIES: dict[str, Entry] = {
             Bad((some(1, 1, 4, 4), some(1, 1, 3, 3)), ShapeError, "conv2d|pad", {"padding": -1}),
         ],
     ),
+    "convolve": Entry(
+        channels_last_convolutions(),
+        torch=torch_channels_last,
+        bad=[
+            Bad((some(1, 4, 4, 2), some(2, 2, 3, 3)), ShapeError, "expected"),
+            Bad((some(4, 4, 2), some(2, 2, 2, 3)), ShapeError, "expected"),
+            Bad((some(1, 2, 2, 1), some(3, 3, 1, 1)), ShapeError, "reaches 3 elements, axis 1 has 2"),
+        ],
+    ),
+    "filter_tiles": Entry(
+        filtered_tiles(),
+        torch=torch_filtered,
+        counted=ADDS_ONLY,
+        bad=[
+            Bad((some(1, 4, 4, 2), some(9, 2, 3)), ShapeError, "expected"),
+            Bad((some(1, 4, 4, 2), some(16, 3, 3)), ShapeError, "expected"),
+        ],
+    ),
+    "window_products": Entry(
+        products_of_windows(),
+        torch=torch_products,
+        bad=[
+            Bad((some(3, 4, 4, 2), some(3, 4, 4, 3)), ShapeError, "divides by parts", {"parts": 2}),
+            Bad((some(2, 4, 4, 2), some(1, 4, 4, 3)), ShapeError, "of one batch"),
+        ],
+    ),
     # gathering and scattering
     "take": Entry(
         takes(),
@@ -1334,6 +1631,26 @@ ENTRIES: dict[str, Entry] = {
             Bad((some(2, 3), some(2, 3)), OpError, "missing"),
         ],
     ),
+    "attend": Entry(
+        attends(),
+        torch="gives log Σ exp too",
+        meaning=attend_in_numpy,
+        bad=[
+            Bad((some(2, 3), some(2, 4), some(2, 4)), ShapeError, r"expected \(batch, time, heads, head_dim\) each"),
+            Bad((some(1, 3, 3, 4),) + (some(1, 3, 2, 4),) * 2, ShapeError, "3 heads of queries must be a multiple"),
+            Bad((some(1, 3, 2, 4),) * 3 + (flags(3, 3),), ShapeError, "the mask must be of booleans or f32"),
+            Bad((some(1, 3, 2, 4),) * 2 + (some(1, 2, 2, 4),), ShapeError, "keys and values, must agree"),
+            Bad((whole(1, 3, 2, 4),) * 3, ShapeError, "one floating point type"),
+        ],
+    ),
+    "attend_grad": Entry(
+        attend_grads(),
+        meaning=attend_grad_in_numpy,
+        bad=[
+            Bad((some(1, 3, 2, 4), some(1, 3), some(1, 3, 2), *(some(1, 3, 2, 4),) * 3), ShapeError,
+                "one number a query and head twice"),
+        ],
+    ),
     "attention_weights": Entry(
         attentions_without_values(),
         torch=torch_attention_weights,
@@ -1356,6 +1673,46 @@ ENTRIES: dict[str, Entry] = {
         bad=[
             Bad((some(2, 3),), ShapeError, "expected", {"size": 2}),
             Bad((some(1, 1, 2, 2),), ShapeError, "reaches 3 elements", {"size": 3}),
+        ],
+    ),
+    "pool_max": Entry(
+        last_pools(),
+        torch="it pools channels first",
+        meaning=pooled_loop(np.max, -np.inf),
+        bad=[
+            Bad((some(2, 3),), ShapeError, r"expected \(batch, height, width, channels\)", {"size": 2}),
+            Bad((some(1, 2, 2, 1),), ShapeError, "reaches 3 elements", {"size": 3}),
+        ],
+    ),
+    "pool_max_grad": Entry(
+        last_unpools(pooled_loop(np.max, -np.inf)),
+        torch="it pools channels first",
+        meaning=max_unpooled,
+        grad=(0,),
+        bad=[
+            Bad((some(1, 2, 2, 1),) * 3, ShapeError, r"pool_max makes f32\[1, 1, 1, 1\] of x", {"size": 2}),
+            Bad((some(1, 1, 1, 1), some(2, 3), some(1, 1, 1, 1)), ShapeError, "expected", {"size": 2}),
+        ],
+    ),
+    "pool_sum": Entry(
+        last_pools(),
+        torch="it pools channels first",
+        meaning=pooled_loop(np.sum, 0.0),
+        bad=[
+            Bad((some(2, 3),), ShapeError, r"expected \(batch, height, width, channels\)", {"size": 2}),
+            Bad((some(1, 2, 2, 1),), ShapeError, "reaches 3 elements", {"size": 3}),
+        ],
+    ),
+    "pool_sum_grad": Entry(
+        [
+            replace(s, args=s.args[:1], attrs={"extent": s.args[1].shape[1:3]} | s.attrs)
+            for s in last_unpools(pooled_loop(np.sum, 0.0))
+        ],
+        torch="it pools channels first",
+        meaning=sum_unpooled,
+        bad=[
+            Bad((some(2, 3),), ShapeError, "expected", {"extent": 4, "size": 2}),
+            Bad((some(1, 2, 2, 1),), ShapeError, "those are not the windows", {"extent": 8, "size": 2}),
         ],
     ),
     # what the compiler makes

@@ -1,18 +1,20 @@
 """Kernels are compiled once, found again by everybody, and never wrong, whatever happens to the cache."""
 
+import ast
 import ctypes
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tinytorch.runtime import build
-from tinytorch.runtime.build import Kernel, KernelSource, compile_kernels
+from tinytorch.runtime import build, crew
+from tinytorch.runtime.build import Kernel, KernelSource, compile_kernels, kernel_key
 
 HEAD = "from tinytorch.runtime.lowlevel import f32, load_f32, pointer, store_f32\n\n\n"
 PROGRAM = """
@@ -102,6 +104,104 @@ def test_compiled_then_found_then_loaded(counted: Counted, monkeypatch: pytest.M
 def test_one_source_twice_in_a_call_is_one_kernel(counted: Counted) -> None:
     first, second = compile_kernels([scale(2), scale(2)])
     assert first is second and counted()[0] == 1
+
+
+def numbered(first: int, factor: str = "2.5", words: str = "A kernel.") -> KernelSource:
+    """out = x * factor + factor, with local variables numbered from `first` on."""
+    a, b, c = (f"v{first + k}" for k in range(3))
+    return KernelSource("numbered", f'''"""{words}"""\n{HEAD}def numbered(args, lo, hi, slot):
+    x0 = pointer(args, 0)
+    y0 = pointer(args, 1)
+    c{first} = f32({factor})
+    for i in range(lo, hi):
+        {a} = load_f32(x0, i, 0)
+        {b} = {a} * c{first}
+        {c} = {b} + c{first}
+        store_f32(y0, i, {c}, 1)
+''')
+
+
+def test_how_variables_are_numbered_makes_no_other_kernel(counted: Counted) -> None:
+    first, second, third = compile_kernels([numbered(0), numbered(7), numbered(2, words="Another.\n\nv0 = x")])
+    assert first is second is third and counted() == (1, 0, 2)
+    assert np.array_equal(run(first), np.arange(100, dtype="f4") * np.float32(2.5) + np.float32(2.5))
+
+
+def test_other_code_is_another_kernel() -> None:
+    text = numbered(0).text
+    changed = [text, numbered(0, factor="2.0").text, text.replace("v1 + c0", "v1 + v0"),
+               text.replace("v1 + c0", "v0 + c0"), text.replace("x0, i, 0", "y0, i, 0")]
+    assert len({kernel_key(KernelSource("numbered", each)) for each in changed}) == len(changed)
+    assert kernel_key(KernelSource("other", text)) != kernel_key(KernelSource("numbered", text))
+
+
+def test_helpers_have_no_names_like_numbered_variables() -> None:
+    for helper in build.HELPERS:
+        for node in ast.parse((Path(build.__file__).parent / helper).read_text()).body:
+            targets = [t.id for t in getattr(node, "targets", []) if isinstance(t, ast.Name)]
+            names = [getattr(node, "name", ""), *targets]
+            assert not any(build.NUMBERED.fullmatch(name) for name in names), (helper, names)
+
+
+@pytest.fixture
+def one_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Helpers for any number of kernels, though the tests use one thread."""
+    monkeypatch.setattr(crew, "helper_count", lambda jobs: 1)
+
+
+@pytest.mark.usefixtures("one_helper")
+def test_helpers_compile_too(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_home: list[str] = []
+    compile_here = crew.compile_here
+
+    def slow(job: crew.Job) -> bytes:  # until the helper has done all others
+        at_home.append(job.name)
+        while waiting and len(at_home) == 1:
+            time.sleep(0.01)
+        return compile_here(job)
+
+    waiting: list[object] = []
+    start_helpers = crew.start_helpers
+
+    def start(count: int, jobs: object, done: object) -> object:
+        nonlocal waiting
+        waiting = jobs  # type: ignore[assignment]
+        return start_helpers(count, jobs, done)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(crew, "compile_here", slow)
+    monkeypatch.setattr(crew, "start_helpers", start)
+    kernels = compile_kernels([scale(k) for k in range(2, 7)])
+    assert all(is_right(kernel, k) for k, kernel in enumerate(kernels, 2)) and counted() == (5, 0, 0)
+    assert len(at_home) == 1, "the helper did nothing"
+
+
+@pytest.mark.usefixtures("one_helper")
+@pytest.mark.parametrize("program", [
+    "raise SystemExit", "import sys; sys.stdout.buffer.write(b'nonsense')",
+    "from tinytorch.runtime import crew; crew.fingerprint = lambda: 'other'; crew.serve()"])
+def test_a_helper_that_fails_is_not_missed(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "SERVE", program)
+    first, second = compile_kernels([scale(2), scale(3)])
+    assert is_right(first, 2) and is_right(second, 3)
+
+
+@pytest.mark.usefixtures("one_helper")
+def test_a_job_that_a_helper_took_and_lost_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "SERVE", """
+import pickle, sys
+from tinytorch.runtime.build import fingerprint
+sys.stdout.buffer.write(pickle.dumps(fingerprint())); sys.stdout.flush()
+pickle.load(sys.stdin.buffer)
+""")
+    kernels = compile_kernels([scale(k) for k in range(2, 12)])
+    assert all(is_right(kernel, k) for k, kernel in enumerate(kernels, 2))
+
+
+def test_few_kernels_and_one_thread_need_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    for threads, jobs, expected in ((1, 100, 0), (2, crew.SHARE - 1, 0), (2, 100, 1), (64, 100, crew.MOST - 1),
+                                    (64, 2 * crew.SHARE, 1)):
+        monkeypatch.setattr(crew, "get_num_threads", lambda threads=threads: threads)
+        assert crew.helper_count(jobs) == expected, (threads, jobs)
 
 
 def test_the_source_is_a_readable_file_that_runs(fresh: Path) -> None:

@@ -157,7 +157,7 @@ def test_profile(model: Path, tmp_path: Path) -> None:
 
 def test_bench(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "gemm-peak" in tito("bench", "--list")
-    assert "there are gemm-peak" in tito("bench", "nonsense", code=2)
+    assert "there are train-mlp" in tito("bench", "nonsense", code=2)
     tito("bench", "call", "--vs", "tensorflow", code=2)
     monkeypatch.setattr(rows.Settings, "seconds", 0.01)
     said = tito("bench", "call", "--quick", "--vs", "none", "--json", tmp_path / "b.json")

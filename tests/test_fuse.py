@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from programs import program
 
+import tinytorch as tt
 from tinytorch.ir import Graph, TensorType, f32, i64, ops, verify
 from tinytorch.ir.domain import find_domain
 from tinytorch.passes import ExpandComposites, Fuse, MergeCommon, Simplify, check_same_meaning
@@ -26,6 +27,7 @@ def kernels(graph: Graph) -> list[str]:
 
 
 MATRIX = f32[64, 128]
+MOST_A_BLOCK = 32  # kernels of a training step
 
 
 @pytest.mark.parametrize(("function", "types", "expected"), [
@@ -85,9 +87,57 @@ def test_updates_come_after_the_last_reader() -> None:
     assert writer == max(readers)
 
 
-def test_results_that_others_read_leave_their_group() -> None:
+def test_what_others_read_too_is_one_kernel_with_who_can_take_it() -> None:
+    """exp(x) is read by the next op, by a running sum, and by the caller: it is written, and not read again."""
     graph = fused(lambda x: (ops.exp(x) * 2, ops.cumsum(ops.exp(x), 1), ops.exp(x)), f32[4, 5])
-    assert sorted(kernels(graph)) == ["cumsum", "exp", "pointwise"]
+    assert sorted(kernels(graph)) == ["cumsum", "pointwise"]
+
+
+@pytest.mark.parametrize(("function", "types", "expected"), [
+    # the norm's parts that its gradient reads
+    (lambda x: (ops.layer_norm(x), ops.cumsum(x - ops.mean(x, -1, True), 0)), [MATRIX], ["reduce", "cumsum"]),
+    # an epilogue whose operand another product reads
+    (lambda x, w: (h := ops.matmul(x, w), ops.matmul(ops.relu(h), w), ops.matmul(ops.tanh(h), w))[1:],
+     [f32[8, 8], f32[8, 8]], ["contract", "matmul", "matmul"]),
+    # one thread alone would write what the sum reads
+    (lambda x: (ops.exp(x), ops.sum(ops.exp(x))), [f32[2, 30_000]], ["exp", "sum"]),
+    (lambda x: (ops.exp(x), ops.sum(ops.exp(x), 0)), [f32[30_000, 10]], ["exp", "sum"]),
+    (lambda x: (ops.exp(x), ops.sum(ops.exp(x), 0)), [f32[3_000, 100]], ["reduce"]),
+    (lambda x: (ops.exp(x), ops.sum(ops.exp(x))), [f32[20, 30]], ["reduce"]),
+    # two folds of one value read it once; not so over different axes
+    (lambda x: (ops.sum(x, 0), ops.sum(x * x, 0)), [MATRIX], ["reduce"]),
+    (lambda x, y: (ops.sum(x * y, 0) + 1, ops.max(x, 0)), [MATRIX, MATRIX], ["reduce"]),
+    (lambda x: (ops.sum(x * 2, 0), ops.sum(x * x, 1)), [MATRIX], ["reduce", "reduce"]),
+    # nor where one waits for the other
+    (lambda x: (y := ops.sum(x, 0), ops.sum(x * ops.cumsum(y, 0), 0)), [MATRIX], ["sum", "cumsum", "reduce"]),
+    # two products that read one value: neither takes it
+    (lambda x, w: (h := ops.relu(x), ops.matmul(h, w), ops.matmul(w, h))[1:], [f32[8, 8], f32[8, 8]],
+     ["pointwise", "matmul", "matmul"]),
+])  # fmt: skip
+def test_readers_outside_cost_no_kernel(function: Any, types: list[TensorType], expected: list[str]) -> None:
+    assert kernels(fused(function, *types)) == expected
+
+
+def test_kernels_of_a_training_step_of_a_transformer() -> None:
+    """What one more block costs: 4 products and attention, with their gradients, 2 norms, and updates of 12 parameters,
+    most of which happen where the gradient is made."""
+    def kernels_of(layers: int) -> int:
+        model = tt.nn.GPT(tt.nn.GPTConfig(vocab_size=11, block_size=8, n_layer=layers, n_head=2, n_embd=32))
+        optimiser = tt.optim.SGD(model.parameters(), 0.1)
+
+        def step(x: Any, y: Any) -> Any:
+            loss = tt.nn.functional.cross_entropy(model(x).reshape(-1, 11), y.reshape(-1))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            return loss
+
+        fast = tt.compile(step)
+        tokens = tt.tensor(np.arange(32).reshape(4, 8) % 11)
+        fast(tokens, tokens)
+        return len(fast.program.steps)
+
+    assert kernels_of(2) - kernels_of(1) <= MOST_A_BLOCK
 
 
 # -- the nest ----------------------------------------------------------------------------------------------------------

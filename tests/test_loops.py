@@ -87,6 +87,56 @@ def test_points_with_strides(x: Array, y: Array, most: int) -> None:
     assert loops(launch) <= most
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int64])
+@pytest.mark.parametrize(("shape", "axes"), [
+    ((64, 64), (1, 0)), ((70, 65), (1, 0)), ((9, 257), (1, 0)), ((3, 40, 70), (0, 2, 1)), ((9, 40, 70), (2, 1, 0)),
+    ((2, 8, 9, 130), (0, 3, 1, 2)), ((2, 20, 9, 10), (3, 1, 0, 2)),
+])  # fmt: skip
+def test_operands_that_lie_the_other_way_round_are_turned_in_tiles(shape: Any, axes: Any, dtype: Any) -> None:
+    x = (numbers(*shape) * 100).astype(dtype).transpose(axes)
+    y = (numbers(*x.shape, seed=1) * 100).astype(dtype)
+    launch = check(program(lambda x, y: x - y, *types(x, y)), x, y, exact=True)
+    assert launch.source.name == "tiles_sub" and launch.scratch_bytes == 64 * 64 * x.itemsize
+    assert check(program(lambda x: ops.detach(x), *types(x)), x, exact=True).source.name == "tiles_detach"
+
+
+def test_two_operands_are_turned_beside_one_that_is_not_and_one_that_is_repeated() -> None:
+    x, y = numbers(100, 70).T, numbers(100, 70, seed=1).T
+    row, column = numbers(100), numbers(70, 1)
+    launch = check(program(lambda x, y, r, c: x * y + r - c, *types(x, y, row, column)), x, y, row, column, exact=True)
+    assert launch.source.name.startswith("tiles") and launch.source.text.count("turn4(") == 2
+
+
+@pytest.mark.parametrize("x", [
+    numbers(7, 100).T, numbers(100, 7).T, numbers(100, 40).T.astype(np.float16),  # short, short, of two bytes
+    numbers(4, 100, 6).transpose(2, 1, 0), numbers(20, 20)[::-1].T, np.broadcast_to(numbers(20), (30, 20)).T])
+def test_what_is_not_turned(x: Array) -> None:
+    assert not check(program(lambda x: x * 2, *types(x)), x, exact=True).source.name.startswith("tiles")
+
+
+def test_an_operand_that_is_overwritten_is_not_turned() -> None:
+    x, y = numbers(20, 30).T, numbers(20, 30, seed=1).T
+    expected = x + y
+    launch = emit_loops(program(lambda x, y: x + y, *types(x, y)), [(1, 30), (1, 30)], {0: 0}, 1, (1, 30))
+    assert launch.source.text.count("turn4(") == 1
+    run(launch, [x, y], [x])
+    np.testing.assert_array_equal(x, expected)
+
+
+@pytest.mark.parametrize(("rows", "columns", "items"), [(5, 5000, 10), (5, 700, 11), (5, 130, 5), (5, 20, 1)])
+def test_blocks_of_columns_leave_work_for_several_threads(rows: int, columns: int, items: int) -> None:
+    x = numbers(rows, columns)
+    assert check(program(lambda x: ops.sum(x, 0), *types(x)), x).extent == items
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 16, 31])
+def test_columns_take_several_rows_at_a_time(rows: int) -> None:
+    x = numbers(rows, 3, 40)
+    check(program(lambda x: (ops.sum(x, (0, 1)), ops.max(x * 2, (0, 1)), x + 1), *types(x)), x)
+    k = np.arange(rows * 6, dtype=np.int64).reshape(rows, 6).astype(np.int8)
+    check(program(lambda x: (ops.sum(x, 0), ops.prod(x, 0)), *types(k)), k, exact=True)
+
+
 @pytest.mark.parametrize(("axis", "style"), [((1,), "rows"), ((0,), "columns"), ((0, 1), "rows")])
 @pytest.mark.parametrize("op", [ops.sum, ops.max, ops.min, ops.prod])
 def test_reductions(axis: tuple[int, ...], style: str, op: Any) -> None:

@@ -342,7 +342,7 @@ def pull(records: Sequence[Any], outputs: Sequence[Any], cotangents: Sequence[An
         give(output, cotangent)
     for record in reversed(records):
         given = [found.get(id(output)) for output in record.outputs]
-        if given[0] is not None:
+        if any(g is not None for g in given):
             for operand, part in transposed(record, given):
                 give(operand, part)
     return [found.get(id(handle)) for handle in wanted]
@@ -352,7 +352,8 @@ def transposed(record: Any, given: list[Any]) -> list[tuple[Any, Any]]:
     """The operands of one record with their parts of the cotangent; an op without a rule is opened."""
     op, operands = record.op, record.operands
     if op.vjp is not None:
-        return list(zip(operands, op.vjp(given[0], record.outputs[0], *operands, **record.attrs), strict=True))
+        g, out = (given[0], record.outputs[0]) if len(given) == 1 else (tuple(given), record.outputs)
+        return list(zip(operands, op.vjp(g, out, *operands, **record.attrs), strict=True))
     if op.expand is None:
         return []
     with Recorder() as tape:
@@ -701,6 +702,10 @@ def count_node(node: Node, operands: list[Array]) -> tuple[int, int]:
 def test_counting_run_finds_the_predicted_flops(name: str) -> None:
     uncounted = ENTRIES[name].counted
     for sample in SAMPLES[name]:
+        if uncounted == table.ADDS_ONLY:
+            assert 0 < sum(node_cost(n).flops for n in trace(registry[name], sample).nodes) < sum(
+                node_cost(n).flops for n in opened(trace(registry[name], sample)).nodes), sample
+            continue
         if uncounted:  # nothing, or one for each element, by definition
             node = trace(registry[name], sample).nodes[-1]
             cost = node_cost(node)
@@ -710,6 +715,8 @@ def test_counting_run_finds_the_predicted_flops(name: str) -> None:
         elif not sample.smooth or sum(a.size for a in arrays_of(sample)) > 500:
             continue
         graph = trace(registry[name], sample)
+        if any(set(node.attrs.get("spread", ())) - {1} for node in graph.nodes):
+            continue  # an expansion multiplies the zeros that are spread in between, a kernel leaves them out
         predicted = graph_cost(graph)
         assert count(opened(graph), arrays_of(sample)) == (predicted.flops, predicted.transcendentals), sample
 

@@ -6,10 +6,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tinytorch.data import DataLoader
 from tinytorch.ir.errors import SettingError
 from tinytorch.runtime import pool
 from tinytorch.runtime.build import KernelSource, compile_kernels
@@ -44,30 +46,39 @@ def slow(args, lo, hi, slot):
 
 
 class Tables:
-    """Random steps over one array of counters, and what must come out."""
+    """Random steps over one array of counters a lane, and what must come out.
 
-    def __init__(self, steps: int, seed: int, size: int = 64) -> None:
+    A wave is a run of steps on lanes 0, 1, …; with one lane each step is a wave of its own.
+    """
+
+    def __init__(self, steps: int, seed: int, size: int = 64, lanes: int = 1) -> None:
         rng = np.random.default_rng(seed)
         [kernel] = compile_kernels([KernelSource("mark", MARK)])
-        self.counts, self.order = np.zeros(size, "i8"), np.zeros(size, "i8")
+        self.counts, self.order = np.zeros((lanes, size), "i8"), np.zeros((lanes, size), "i8")
         self.slots = np.zeros(pool.MAX_THREADS, "i8")
-        addresses = [self.counts.ctypes.data, self.order.ctypes.data]
-        self.args = np.array([[*addresses, step % 7, self.slots.ctypes.data] for step in range(steps)], np.int64)
-        self.extents, self.chunks = rng.integers(1, size + 1, steps), rng.choice([0, 1, 2, 3, 4, 7, 16, 100], steps)
+        self.waves: list[int] = []
+        while sum(self.waves) < steps:
+            self.waves.append(min(int(rng.integers(1, lanes + 1)), steps - sum(self.waves)))
+        self.lanes = [lane for wave in self.waves for lane in range(wave)]
+        self.args = np.array([[self.counts[lane].ctypes.data, self.order[lane].ctypes.data, step % 7,
+                               self.slots.ctypes.data] for step, lane in enumerate(self.lanes)], np.int64)
+        self.extents, self.chunks = rng.integers(1, size + 1, steps), rng.choice([1, 2, 3, 4, 7, 16, 100], steps)
         self.table = np.zeros((steps, 4), np.int64)
         self.table[:, 0] = kernel.address
         self.table[:, 1] = self.args.ctypes.data + 32 * np.arange(steps)
         self.table[:, 2], self.table[:, 3] = self.extents, self.chunks
+        if lanes > 1:
+            self.table[:, 3] += [rows << 32 for wave in self.waves for rows in range(wave, 0, -1)]
 
-    def run(self, threads: int) -> None:
-        pool.run(self.table.ctypes.data, len(self.table), threads)
+    def run(self, threads: int, times: int = 0) -> None:
+        pool.run(self.table.ctypes.data, len(self.table), threads, times)
 
     def check(self, runs: int, threads: int) -> None:
         expected, order = np.zeros_like(self.counts), np.zeros_like(self.order)
         for _ in range(runs):
-            for step, extent in enumerate(self.extents):
-                expected[:extent] += 1
-                order[:extent] = (order[:extent] * 3 + step % 7) & 0xFFFFFFFF
+            for step, (lane, extent) in enumerate(zip(self.lanes, self.extents)):
+                expected[lane, :extent] += 1
+                order[lane, :extent] = (order[lane, :extent] * 3 + step % 7) & 0xFFFFFFFF
         assert np.array_equal(self.counts, expected), "a chunk ran twice or never"
         assert np.array_equal(self.order, order), "the steps did not run in order"
         assert not self.slots[threads:].any(), "a slot beyond the number of threads"
@@ -79,6 +90,26 @@ def test_each_chunk_runs_once(threads: int) -> None:
     for _ in range(3):
         tables.run(threads)
     tables.check(3, threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4, 64])
+def test_each_chunk_of_a_wave_runs_once(threads: int) -> None:
+    tables = Tables(steps=2000, seed=threads, lanes=12)
+    for _ in range(3):
+        tables.run(threads)
+    times = np.full(2000, -1, np.int64)
+    tables.run(threads, times.ctypes.data)
+    tables.check(4, threads)
+    assert (times >= 0).all(), "each step has its time"
+
+
+def test_waves_and_single_steps_in_turns() -> None:
+    many, few = Tables(steps=40, seed=0, lanes=9), Tables(steps=10, seed=1)
+    for _ in range(500):  # the job changes from one run to the next, under the eyes of workers that are late
+        many.run(4)
+        few.run(3)
+    many.check(500, 4)
+    few.check(500, 3)
 
 
 def test_number_of_threads_may_change_from_run_to_run() -> None:
@@ -124,7 +155,7 @@ def test_workers_take_part() -> None:
 
 
 def test_concurrent_callers() -> None:
-    tables = [Tables(steps=1000, seed=seed) for seed in range(4)]
+    tables = [Tables(steps=1000, seed=seed, lanes=1 + 4 * (seed % 2)) for seed in range(4)]
     threads = [threading.Thread(target=lambda t=t: [t.run(3) for _ in range(5)]) for t in tables]
     for thread in threads:
         thread.start()
@@ -166,6 +197,24 @@ def test_prepared() -> None:
     tables.check(20, 2)
 
 
+def test_short_runs_wake_nobody_unless_they_are_many() -> None:
+    tables = Tables(steps=5, seed=3, lanes=4)
+    again = pool.prepare(tables.table.ctypes.data, 5, 2, 0, False)
+    made = pool._the_pool()
+    time.sleep(0.01)  # the workers fall asleep
+    made.words[pool.SLEEPERS] = 1
+    before = made.epoch
+    again()
+    time.sleep(0.01)
+    again()
+    assert made.epoch == before
+    count = 2
+    while made.epoch == before:  # without a pause: but on a busy machine two may be far apart
+        again()
+        count += 1
+    tables.check(count, 2)
+
+
 def test_nothing_to_do() -> None:
     pool.run(0, 0, 2)
 
@@ -186,7 +235,7 @@ def test_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 HERE = f"""import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_pool import Tables
-t = Tables(500, 1)
+t = Tables(500, 1, lanes=5)
 """
 
 
@@ -196,6 +245,22 @@ def python(code: str, **settings: str) -> str:
     ran = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0 and ran.stderr == "", ran.stderr
     return ran.stdout
+
+
+class ThreadsThere:
+    """A data set of how many threads a program would use where its rows are read."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        return np.array(pool.get_num_threads())
+
+
+def test_worker_processes_have_one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYTORCH_THREADS", "4")
+    loader = DataLoader(ThreadsThere(), 1, num_workers=2, workers="process")
+    assert [int(batch.item()) for batch in loader] == [1, 1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -18,7 +18,8 @@ from tinytorch.ir.errors import ShapeError
 from tinytorch.passes import PIPELINES, PackOperands, Pipeline, plan_memory
 from tinytorch.passes.compare import _evaluate_somehow, compare_results
 from tinytorch.runtime import pool
-from tinytorch.runtime.program import IDLE_FRAMES, Program, _official_address, address_of
+from tinytorch.runtime.frame import _official_address, address_of
+from tinytorch.runtime.program import IDLE_FRAMES, Program
 
 
 def ready(graph: Graph, pipeline: str = "train", threads: int = 1, in_place: bool = True) -> Program:
@@ -124,7 +125,7 @@ def test_a_call_that_fails_keeps_its_frame(monkeypatch: pytest.MonkeyPatch) -> N
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(frame, "run", interrupted)
+    monkeypatch.setattr(frame, "parts", [interrupted])
     with pytest.raises(KeyboardInterrupt):
         made([x])
     monkeypatch.undo()

@@ -125,10 +125,12 @@ class Tape:
             if creator is FREED:
                 raise GradientError("backward() has been here before and dropped what it needs; "
                                     "use backward(retain_graph=True) the first time")
-            op, operands, attrs, versions = creator
+            op, operands, attrs, versions, *several = creator
             seen = [self.seen(o, v, op) for o, v in zip(operands, versions, strict=True)]
-            record = self.records[id(tensor)] = Record(op, seen, attrs, (tensor,), operands)
-            self.tensors.append(tensor)
+            outputs = several[0] if several else (tensor,)
+            record = Record(op, seen, attrs, outputs, operands)
+            self.records |= dict.fromkeys(map(id, outputs), record)
+            self.tensors.extend(t for t in outputs if t.creator is not None)
         return record
 
     def seen(self, operand: Any, version: int, op: object) -> Any:

@@ -3,35 +3,39 @@
     fast = tt.compile(model)                # a function, a module, or a whole training step; also a decorator
     fast(x)                                 # the first call of a kind traces, optimises, compiles; later ones just run
     fast.graph, fast.history, fast.kernels  # what became of it
+    print(fast.report())                    # where the time of the first call went
     print(fast.explain())                   # each kernel: nodes, source, time, FLOPs, bytes, distance from the roofline
 
 A call looks its program up by the types of its arguments. Tensors that the function finds elsewhere (parameters,
 optimiser state, the random generator) are inputs too, read anew at each call; those that it overwrites are updated in
-place. After a compiled training step `.grad` of the parameters it updated is None: return gradients if you want to see
-them.
+place. What depends on such tensors alone is computed when they change (`fast.preparation`). After a compiled training
+step `.grad` of the parameters it updated is None: return gradients if you want to see them.
 """
 
 from __future__ import annotations
 
 import inspect
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tinytorch.frontends.trace import TENSOR, Trace, Tracer, is_traceable
+from tinytorch.frontends.trace import Trace, Tracer, is_traceable
 from tinytorch.frontends.trace import trace as trace_function
-from tinytorch.frontends.tree import LEAF, Tree, flatten
+from tinytorch.frontends.tree import Tree, flatten
 from tinytorch.ir import Graph, Value, is_tracing
 from tinytorch.ir.errors import TracingError
 from tinytorch.passes import LOWERING, PIPELINES, History, Pipeline, plan_memory
 
-from .backward import CompiledCall, attach_backward
+from .backward import attach_backward
+from .entry import Entry, GradOf
+from .preparation import Preparation, lower
+from .spent import Spent
 from .surroundings import Surroundings
 from .tensor import Tensor, grad_mode
+from .watch import lend, touch_all
 
 
 def trace(function: Callable[..., Any], *examples: Any, static: Sequence[str | int] = (), **keywords: Any) -> Graph:
@@ -74,55 +78,6 @@ def compile(target: Callable[..., Any] | None = None, *, pipeline: str = "train"
         raise TracingError(f"compile(pipeline={pipeline!r}): expected one of {sorted(PIPELINES)}, or passes=[…]")
     chosen = PIPELINES[pipeline] if passes is None else (*passes, *LOWERING)
     return Compiled(target, Pipeline(*chosen), tuple(static), threads)
-
-
-@dataclass(eq=False)
-class Entry:
-    """One program: what a kind of call runs."""
-
-    traced: Trace
-    history: History
-    program: Any
-    args: list[int]  # for each input that the caller gives, the number of its leaf
-    owners: list[Any]  # for each other input, its tensor, `GradOf`, or array
-    seconds: dict[str, float]
-    guards: list[tuple[Tensor, bool]] = field(default_factory=list)
-
-    calls: dict[int, CompiledCall] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        from tinytorch.runtime.program import address_of  # heavy: not at import
-
-        self.address_of = address_of
-        traced = self.traced
-        self.differentiable = any(traced.needs_grad)
-        one_tensor = traced.out_tree is LEAF and traced.out_static == (TENSOR,)
-        self.is_plain = one_tensor and not traced.mutated and not traced.extra
-        self.seen = [(t, t.payload.shape, t.payload.dtype) for t in self.owners if isinstance(t, Tensor)]
-
-    def call(self, position: int) -> CompiledCall:
-        """What stands on the tape for the result at `position`."""
-        return self.calls.setdefault(position, CompiledCall(self, position))
-
-    def holds(self) -> bool:
-        """Whether tensors found elsewhere are of the types, and have gradients or none, as when it was traced, and
-        optimisers have the options that they had."""
-        for tensor, empty in self.guards:
-            if (tensor.grad is None) is not empty:
-                return False
-        for read, before in self.traced.relied:
-            if read() != before:
-                return False
-        if not self.seen:
-            return True
-        return all(t.payload.shape == shape and t.payload.dtype == dtype for t, shape, dtype in self.seen)
-
-
-@dataclass(frozen=True)
-class GradOf:
-    """Stands for whatever tensor is `owner.grad` at the time of a call."""
-
-    owner: Tensor
 
 
 class Compiled:
@@ -197,9 +152,19 @@ class Compiled:
         return self._entry().program.kernels
 
     @property
+    def preparation(self) -> Preparation | None:
+        """What that program needs of parameters alone, computed when they change; None if there is nothing."""
+        return self._entry().preparation
+
+    @property
     def seconds(self) -> dict[str, float]:
-        """Where the time of the first call went: trace, passes, kernels."""
-        return self._entry().seconds
+        """Where the time of the first call went: import, trace, passes, plan, emit, compile, load."""
+        return self._entry().spent.seconds
+
+    def report(self) -> str:
+        """Where the time of the first call went, as text to print: see `tinytorch.spent`."""
+        entry = self._entry()
+        return entry.spent.report(self.__name__, entry.history, entry.program)
 
     def explain(self, repeats: int = 20) -> Any:
         """What each kernel holds and costs, measured: see `tinytorch.explain`."""
@@ -234,19 +199,19 @@ class Compiled:
         return key
 
     def _run(self, entry: Entry, leaves: Sequence[Any]) -> Any:
+        if entry.preparation is not None:
+            entry.preparation.refresh()
         tensors: list[Any] = [leaves[i] for i in entry.args]
         if entry.owners:
             tensors += [owner.owner.grad if type(owner) is GradOf else owner for owner in entry.owners]
         arrays = [t.payload if isinstance(t, Tensor) else t for t in tensors]
-        for i, array in enumerate(arrays):
-            if type(array) is not np.ndarray or not array.flags.c_contiguous:
-                arrays[i] = np.asarray(array, np.float32 if type(array) is float else None, order="C")
+        addresses = entry.addresses(arrays)
         traced = entry.traced
         if traced.mutated:
-            entry.program.separate(arrays)
+            entry.program.separate(arrays, addresses)
         differentiable = entry.differentiable and grad_mode.enabled
         old = {id(t): t.payload.copy() for t in traced.mutated} if differentiable else {}
-        results = entry.program.run(arrays, list(map(entry.address_of, arrays)))
+        results = entry.program.run(arrays, addresses)
         if entry.is_plain and not differentiable:
             return Tensor(results[0])
         for i in entry.program.graph.donated.values() if traced.mutated else ():
@@ -255,6 +220,7 @@ class Compiled:
         count = len(results) - len(traced.mutated) - len(traced.extra)
         for owner in traced.mutated:
             owner.version += 1  # type: ignore[attr-defined]
+        touch_all(traced.mutated)
         for key, result in zip(traced.extra, results[count + len(traced.mutated):], strict=True):
             owner = leaves[entry.args[key]] if isinstance(key, int) else key
             if isinstance(owner, Tensor):  # a gradient that the function left behind
@@ -271,32 +237,39 @@ class Compiled:
     # -- making --------------------------------------------------------------------------------------------------------
 
     def _prepare(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Entry:
+        spent = Spent()
         from tinytorch.runtime.program import Program
 
         found = Surroundings(self.function)
         parameters = found.parameters()
-        start = time.perf_counter()
         with _Grads(parameters) as grads:
-            traced = trace_function(self.function, args, kwargs, handle=Tensor, static=self.static, names=found.names(),
-                                    after=grads.outputs)
-        after_trace = time.perf_counter()
-        graph, history = self.pipeline.run(traced.graph)
-        plan = plan_memory(graph)
-        after_passes = time.perf_counter()
-        program = Program(graph, plan, self.threads)
-        seconds = {"trace": after_trace - start, "passes": after_passes - after_trace,
-                   "kernels": time.perf_counter() - after_passes}
+            traced = _lent(trace_function(self.function, args, kwargs, handle=Tensor, static=self.static,
+                                          names=found.names(), after=grads.outputs))
         captured = dict(zip((v for v in traced.graph.inputs if v in traced.graph.bound), traced.captured, strict=True))
+        owned = {v: _owner(owner, grads) for v, owner in captured.items()}
+        spent.lap("trace")
+        known = (e.preparation for entries in self.entries.values() for e in entries if e.preparation is not None)
+        lowered = lower(self.pipeline, traced.graph, owned, self.threads, known)
+        graph = lowered.graph
+        spent.lap("passes")
+        plan = plan_memory(graph)
+        spent.lap("plan")
+        if lowered.preparation is not None:
+            lowered.preparation.build()
+        program = Program(graph, plan, self.threads)
+        spent.lap("emit")
         leaves, _ = flatten((args, dict(kwargs)) if kwargs else args)
         fixed = self._static_leaves(args, kwargs)
         numbers = [i for i, leaf in enumerate(leaves) if is_traceable(leaf) and i not in fixed]
         free = [v for v in graph.inputs if v not in graph.bound]
         assert len(free) == len(numbers), "every traceable leaf is an input"
-        owners = [self._owner(v, captured, graph, grads) for v in graph.inputs if v in graph.bound]
-        entry = Entry(traced, history, program, numbers, owners, seconds)
+        owned |= lowered.prepared
+        owners = [owned.get(v, array) for v, array in ((v, graph.bound[v]) for v in graph.inputs if v in graph.bound)]
+        entry = Entry(traced, lowered.history, program, numbers, owners, lowered.preparation, spent)
         read = {id(owner) for owner in traced.captured}
         entry.guards = [(t, grads.before[id(t)] is None) for t in parameters if id(t) in read]
         self.latest = entry
+        spent.tell(self.__name__, entry.history, program)
         return entry
 
     def _static_leaves(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> set[int]:
@@ -315,12 +288,19 @@ class Compiled:
             at += count
         return places
 
-    def _owner(self, value: Value, owners: Mapping[Value, Any], graph: Graph, grads: _Grads) -> Any:
-        owner = owners.get(value)
-        if owner is None:
-            return graph.bound[value]
-        whose = grads.whose.get(id(owner))
-        return GradOf(whose) if whose is not None else owner if isinstance(owner, Tensor) else owner.payload
+
+def _lent(traced: Trace) -> Trace:
+    """The trace, its graph bound to views that nobody can write, so that they do not stand in the way of `Watch`."""
+    graph = traced.graph
+    owners = zip(graph.bound, traced.captured, strict=True)
+    bound = {v: lend(owner.payload) if isinstance(owner, Tensor) else owner.payload for v, owner in owners}
+    return replace(traced, graph=graph.with_(bound=bound))
+
+
+def _owner(owner: Any, grads: _Grads) -> Any:
+    """Where an input that the caller does not give comes from."""
+    whose = grads.whose.get(id(owner))
+    return GradOf(whose) if whose is not None else owner if isinstance(owner, Tensor) else owner.payload
 
 
 class _Grads:

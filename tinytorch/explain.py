@@ -7,10 +7,11 @@
     why.to_html("why.html")                         # with the graph, its history and each kernel's source
 
 Each launch is timed by the clock of the loop that runs programs, over repeated calls on *copies* of everything the
-program reads: parameters, optimiser state and the random generator stay as they are. The distance from the roofline
-(Williams, Waterman, Patterson, 2009) is the least time that this machine's arithmetic peak and memory bandwidth allow,
-over the time it took. What fits into the second-level caches is held against their bandwidth, all else against that of
-memory, so a kernel whose operands lie in a third-level cache can pass 100 %.
+program reads: parameters, optimiser state and the random generator stay as they are. Launches that else run side by
+side, in one *wave*, are timed one by one, so a call may take less than all of them together. The distance from the
+roofline (Williams, Waterman, Patterson, 2009) is the least time that this machine's arithmetic peak and memory
+bandwidth allow, over the time it took. What fits into the second-level caches is held against their bandwidth, all else
+against that of memory, so a kernel whose operands lie in a third-level cache can pass 100 %.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
     from tinytorch.runtime.measure import Machine
 
-    from .compile import Compiled, Entry
+    from .compile import Compiled
+    from .entry import Entry
 
 WARM_UP = 3
 NARROW = ((110, ("holds", "bytes", "bandwidth")), (138, ("holds",)))  # columns to leave out where a line is shorter
@@ -53,6 +55,7 @@ class LaunchRow:
         ops: the operations it holds, in order; lines: the user's lines they come from.
         cost: FLOPs, transcendentals and bytes; a node of several launches is shared among them by their time.
         chunks: into how many parts it is cut for threads.
+        wave: the number of the group of launches that are started together, from 0.
         seconds: median time of the launch; limit: the least that the machine's roofline allows, if it was measured.
     """
 
@@ -63,6 +66,7 @@ class LaunchRow:
     lines: tuple[str, ...]
     cost: Cost
     chunks: int
+    wave: int
     seconds: float
     limit: float | None
 
@@ -94,6 +98,7 @@ class Explanation:
     Attributes:
         call: median seconds of a whole call of the program, from Python.
         machine: the limits it is compared with; None where kernels are run as Python.
+        prepared: what is computed only when parameters change (`Compiled.preparation`).
     """
 
     name: str
@@ -103,11 +108,17 @@ class Explanation:
     repeats: int
     machine: Machine | None
     history: History
+    prepared: str = ""
 
     @property
     def seconds(self) -> float:
-        """All launches together."""
+        """All launches together, one after the other."""
         return sum(row.seconds for row in self.rows)
+
+    @property
+    def waves(self) -> int:
+        """In how many groups the launches are started."""
+        return len({row.wave for row in self.rows})
 
     @property
     def cost(self) -> Cost:
@@ -119,11 +130,13 @@ class Explanation:
         return [row.row() for row in self.rows]
 
     def summary(self) -> str:
-        """Two lines: what a call costs, and what the machine could do."""
+        """What a call costs, what is prepared for it, and what the machine could do: a line each."""
         cost, rate = self.cost, units.rate(self.cost.flops / self.seconds if self.seconds else 0.0)
         text = (f"{self.name}: {len(self.rows)} launches of {len({row.path for row in self.rows})} kernels in "
-                f"{units.seconds(self.seconds)} of a call of {units.seconds(self.call)}; {units.flops(cost.flops)}, "
+                f"{_plural(self.waves, 'wave')}: {units.seconds(self.seconds)} one by one, a call "
+                f"{units.seconds(self.call)}; {units.flops(cost.flops)}, "
                 f"{units.count(cost.transcendentals)} transcendentals, {units.nbytes(cost.bytes)}; {rate}")
+        text += f"\nnot in a call: {self.prepared}" if self.prepared else ""
         if self.machine is None:
             return f"{text}\nno roofline: kernels are not compiled"
         (peak, cache), (_, memory) = (_limits(self.machine, self.threads, size) for size in (0, 1 << 62))
@@ -179,8 +192,9 @@ def explain(compiled: Compiled, repeats: int = 20) -> Explanation:
     of_node: dict[Node | None, float] = {}
     for step, seconds in zip(program.steps, times, strict=True):
         of_node[step.node] = of_node.get(step.node, 0.0) + seconds
+    wave_of = [number for number, wave in enumerate(program.waves) for _ in wave]
     rows = []
-    for step, seconds in zip(program.steps, times, strict=True):
+    for step, seconds, wave in zip(program.steps, times, wave_of, strict=True):
         share = seconds / of_node[step.node] if of_node[step.node] else 1.0
         cost = _scaled(node_cost(step.node), share) if step.node else Cost()
         limit = _least_seconds(cost, machine, program.threads)
@@ -188,8 +202,9 @@ def explain(compiled: Compiled, repeats: int = 20) -> Explanation:
         names = tuple(n.op.name for n in inside) or ("copy",)
         lines = tuple(dict.fromkeys(f"{n.source}  {n.source.text}".rstrip() for n in inside if n.source))
         rows.append(LaunchRow(step.kernel.name, step.kernel.path, step.launch.source.text, names, lines, cost,
-                              step.launch.chunks, seconds, limit))
-    return Explanation(compiled.__name__, tuple(rows), call, program.threads, repeats, machine, entry.history)
+                              step.launch.chunks, wave, seconds, limit))
+    return Explanation(compiled.__name__, tuple(rows), call, program.threads, repeats, machine, entry.history,
+                       entry.preparation.summary() if entry.preparation is not None else "")
 
 
 def _copies(entry: Entry) -> list[np.ndarray]:

@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinytorch.compile import Compiled, Entry, compile
+from tinytorch.compile import Compiled, compile
+from tinytorch.entry import Entry
 from tinytorch.ir import Cost, Graph, Value, graph_cost, node_cost
 from tinytorch.ir.drawing import is_scalar_constant
 from tinytorch.look import terminal, units
@@ -111,6 +112,7 @@ class Report:
         written, compiled: totals of the graph as traced, and as it runs.
         nodes, modules: a row for each; memory: see `Memory`.
         kernels: the names of the compiled program's kernels, one for each launch.
+        waves: in how many groups those launches are started: those of a group run side by side.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Report:
     nodes: tuple[NodeRow, ...]
     modules: tuple[ModuleRow, ...]
     kernels: tuple[str, ...]
+    waves: int
     graph: Graph
     history: History
 
@@ -141,7 +144,7 @@ class Report:
 
     def to_json(self, path: str | Path | None = None) -> str:
         """All numbers as JSON text; also written to `path`."""
-        fields = ("name", "parameters", "kernels")
+        fields = ("name", "parameters", "kernels", "waves")
         data = {name: getattr(self, name) for name in fields}
         data |= {name: asdict(getattr(self, name)) for name in ("written", "compiled", "memory")}
         data["memory"]["peak"] = self.memory.peak
@@ -230,6 +233,7 @@ def profile(target: Callable[..., Any], *examples: Any, **keywords: Any) -> Repo
         tuple(_node_rows(traced)),
         tuple(_module_rows(fast.function, traced, parameters)),
         tuple(step.kernel.name for step in entry.program.steps),
+        len(entry.program.waves),
         traced,
         entry.history,
     )

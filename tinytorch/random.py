@@ -13,6 +13,7 @@ import numpy as np
 from tinytorch.ir import ops
 
 from .tensor import Tensor, as_tensor
+from .watch import touch
 
 STRIDE = 0x2545F4914F6CDD1D  # odd: keys of different draws lie far apart
 
@@ -28,6 +29,7 @@ class Generator:
         """Start again from `seed`."""
         mixed = (int(seed) * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & (2**64 - 1)
         self.state.payload[...] = np.uint64(mixed).astype(np.int64)
+        touch(self.state.payload)
         return self
 
     def next_key(self) -> Tensor:

@@ -21,6 +21,7 @@ from tinytorch.ir.errors import GradientError, ShapeError, TracingError
 from tinytorch.ir.interp import Builder
 
 from .indexing import get_item, set_item
+from .watch import touch
 
 
 class _GradMode(threading.local):
@@ -76,10 +77,25 @@ class Tensor(Operand):
                     break
         return tensor
 
+    @classmethod
+    def from_ops(cls, payloads: Sequence[Any], op: Op, operands: Sequence[Any],
+                 attrs: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """The results of an `op` that gives several; each remembers all, for the op's gradient wants them together."""
+        tensors = tuple(cls.from_op(payload, op, operands, attrs) for payload in payloads)
+        for tensor in tensors:
+            if tensor.creator is not None:
+                tensor.creator = (*tensor.creator, tensors)
+        return tensors
+
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray:
         """The numbers as a NumPy array that shares their memory."""
+        array = self._numbers()
+        touch(array)  # who has it may write
+        return array
+
+    def _numbers(self) -> np.ndarray:
         if isinstance(self.payload, Value):
             raise TracingError(f"numpy() or item() of a traced value ({self.type}): its numbers are not known while "
                                "the function is traced; return the tensor and read it outside")
@@ -90,15 +106,15 @@ class Tensor(Operand):
 
     def item(self) -> Any:
         """The one number of a tensor of size 1, as a Python number."""
-        return self.numpy().item()
+        return self._numbers().item()
 
     def tolist(self) -> Any:
         """The numbers as nested lists."""
-        return self.numpy().tolist()
+        return self._numbers().tolist()
 
     __float__ = lambda self: float(self.item())
     __int__ = lambda self: int(self.item())
-    __index__ = lambda self: self.numpy().__index__()
+    __index__ = lambda self: self._numbers().__index__()
 
     @property
     def size(self) -> int:
@@ -213,8 +229,7 @@ class Tensor(Operand):
         value = value if value.dtype is self.dtype else ops.cast(value, self.dtype)
         value = value if value.shape == self.shape else ops.broadcast_to(value, self.shape)
         current().assign(self, value)
-        self.version += 1
-        return self
+        return self._changed()
 
     def add_(self, other: Any) -> Tensor:
         """self += other, in place."""
@@ -235,7 +250,13 @@ class Tensor(Operand):
         if not fits or self.is_traced or (self.requires_grad and grad_mode.enabled):
             return self.copy_(op(self, other))
         current().update(op, self, operands[1])
+        return self._changed()
+
+    def _changed(self) -> Tensor:
+        """What was recorded or prepared with the old numbers holds no longer."""
         self.version += 1
+        if not self.is_traced:
+            touch(self.payload)
         return self
 
     def zero_(self) -> Tensor:

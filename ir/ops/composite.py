@@ -15,9 +15,8 @@ from ..dtypes import DType, as_dtype
 from ..errors import OpError, ShapeError
 from ..op import Op
 from ..types import Shape, normalize_axes, normalize_axis
-from .contract import matmul, pair
+from .contract import matmul
 from .define import Prepared, attributes, cast_to, composite, lift
-from .index import take_along
 from .pointwise import abs as absolute
 from .pointwise import (
     add,
@@ -42,13 +41,13 @@ from .pointwise import (
     where,
 )
 from .random import random_uniform
-from .reduce import argmax, max, spread, sum
+from .reduce import max, spread, sum
 from .source import iota
-from .view import broadcast_to, pad, reshape, windows
+from .view import broadcast_to, reshape
 
 __all__ = [
-    "attention", "attention_weights", "avg_pool2d", "batch_norm", "clip", "cross_entropy", "dropout", "gelu",
-    "layer_norm", "leaky_relu", "linear", "log_softmax", "logsumexp", "max_pool2d", "mean", "random_normal", "relu",
+    "batch_norm", "clip", "cross_entropy", "dropout", "gelu",
+    "layer_norm", "leaky_relu", "linear", "log_softmax", "logsumexp", "mean", "random_normal", "relu",
     "rms_norm", "silu", "softmax", "softplus", "var",
 ]
 
@@ -288,75 +287,6 @@ def _linear_vjp(g: Any, out: Any, x: Any, weight: Any, *bias: Any) -> tuple[Any,
 
 
 linear = composite("linear", _linear, attributes(_linear_prepare), "x Wᵀ + b, with W (out, in)", vjp=_linear_vjp)
-
-
-def _weights_prepare(q: Any, k: Any, mask: Any = None, causal: bool = False, scale: float | None = None) -> Prepared:
-    operands = tuple(lift(t) for t in (q, k, mask) if t is not None)
-    scale = 1 / math.sqrt(operands[0].shape[-1]) if scale is None else scale
-    return operands, {"causal": bool(causal), "scale": float(scale)}
-
-
-def _attention_weights(q: Any, k: Any, *mask: Any, causal: bool, scale: float) -> Any:
-    scores = matmul(q, k, False, True) * scale  # (…, queries, keys)
-    if mask:
-        scores = where(mask[0], scores, -math.inf) if mask[0].dtype.kind == "b" else scores + mask[0]
-    if causal:
-        n, m = scores.shape[-2:]
-        scores = where(ge(iota((n, m), 0) + (m - n), iota((n, m), 1)), scores, -math.inf)
-    top = _top(scores, -1)
-    e = exp(scores - where(eq(top, -math.inf), 0.0, top))
-    total = sum(e, -1, True)
-    return e / where(eq(total, 0.0), 1.0, total)  # a row with every key masked gives zeros
-
-
-attention_weights = composite("attention_weights", _attention_weights, attributes(_weights_prepare),
-                              "softmax(q kᵀ · scale + mask): how much each query looks at each key; "
-                              "a boolean mask is true where a key may be seen")
-
-
-def _attention_prepare(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False,
-                       scale: float | None = None) -> Prepared:
-    (q, k, *rest), attrs = _weights_prepare(q, k, mask, causal, scale)
-    return (q, k, lift(v), *rest), attrs
-
-
-def _attention(q: Any, k: Any, v: Any, *mask: Any, causal: bool, scale: float) -> Any:
-    return matmul(attention_weights(q, k, *mask, causal=causal, scale=scale), v)
-
-
-attention = composite("attention", _attention, attributes(_attention_prepare),
-                      "softmax(q kᵀ · scale + mask) v over (…, time, head_dim); "
-                      "a boolean mask is true where a key may be seen (Vaswani et al., 2017)")
-
-
-def _pool_prepare(x: Any, size: Any, stride: Any = None, padding: Any = 0) -> Prepared:
-    x = lift(x)
-    if x.ndim != 4:
-        raise ShapeError(f"pooling of {x.type}: expected (batch, channels, height, width)")
-    return (x,), {"size": pair(size), "stride": pair(size if stride is None else stride), "padding": pair(padding)}
-
-
-def _pool_windows(x: Any, size: Shape, stride: Shape, padding: Shape, fill: float) -> Any:
-    if any(padding):
-        x = pad(x, (0, 0, *padding), (0, 0, *padding), value=fill)
-    return windows(x, axes=(2, 3), size=size, step=stride, dilation=(1, 1))
-
-
-def _max_pool2d(x: Any, *, size: Shape, stride: Shape, padding: Shape) -> Any:
-    view = _pool_windows(x, size, stride, padding, -math.inf)
-    flat = reshape(view, (*view.shape[:4], math.prod(size)))
-    best = argmax(flat, -1, keepdims=True)  # the first of equals gets the gradient
-    return reshape(take_along(flat, best, -1), view.shape[:4])
-
-
-def _avg_pool2d(x: Any, *, size: Shape, stride: Shape, padding: Shape) -> Any:
-    return mean(_pool_windows(x, size, stride, padding, 0.0), (4, 5))
-
-
-max_pool2d = composite("max_pool2d", _max_pool2d, attributes(_pool_prepare),
-                       "the greatest of each window of (batch, channels, height, width)")
-avg_pool2d = composite("avg_pool2d", _avg_pool2d, attributes(_pool_prepare),
-                       "the mean of each window, padding included")
 
 
 # -- randomness --------------------------------------------------------------------------------------------------------

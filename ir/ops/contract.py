@@ -1,21 +1,18 @@
-"""Contractions: matrix products, and convolution in terms of them."""
+"""Contractions: matrix products; `convolve.py` has convolutions."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
 from ..op import Kind, Op
-from ..types import Shape, TensorType, broadcast_shapes
-from .define import Prepared, attributes, composite, lift
+from ..types import TensorType, broadcast_shapes
+from .define import Prepared, attributes, lift
 from .pointwise import add
-from .view import pad, reshape, transpose, windows
 
-__all__ = ["conv2d", "matmul"]
+__all__ = ["matmul"]
 
 
 def _matmul(x: Any, y: Any, transpose_x: bool = False, transpose_y: bool = False) -> Prepared:
@@ -67,48 +64,3 @@ matmul = Op(
     name="matmul", kind=Kind.CONTRACT,
     doc="matrix product over the last two axes, each operand transposed if asked; leading axes broadcast",
     prepare=attributes(_matmul), infer=_matmul_infer, eval=_matmul_eval, vjp=_matmul_vjp, flops=_matmul_flops)
-
-
-def pair(n: int | Sequence[int]) -> tuple[int, int]:
-    """One number for both axes, or one for each."""
-    found = (n, n) if isinstance(n, (int, np.integer)) else tuple(n)
-    if len(found) != 2:
-        raise ShapeError(f"expected one number or two, got {n!r}")
-    return int(found[0]), int(found[1])
-
-
-def _conv2d(x: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Prepared:
-    x, weight = lift(x), lift(weight)
-    if x.ndim != 4 or weight.ndim != 4:
-        raise ShapeError(f"conv2d({x.type}, {weight.type}): expected (batch, channels, height, width) "
-                         "and (out, channels / groups, kh, kw)")
-    if groups < 1 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
-        raise ShapeError(f"conv2d({x.type}, {weight.type}, groups={groups}): "
-                         f"the input has {x.shape[1]} channels, the weight is for {weight.shape[1]} × {groups} groups, "
-                         f"and its {weight.shape[0]} outputs must divide by the groups")
-    (x, weight), _ = add.prepare(x, weight)
-    attrs = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": int(groups)}
-    return (x, weight), attrs
-
-
-def _conv2d_expand(x: Any, weight: Any, *, stride: Shape, padding: Shape, dilation: Shape, groups: int) -> Any:
-    batch = x.shape[0]
-    out, inner, kh, kw = weight.shape
-    if any(padding):
-        x = pad(x, (0, 0, *padding), (0, 0, *padding))
-    view = windows(x, axes=(2, 3), size=(kh, kw), step=stride, dilation=dilation)  # (batch, channels, oh, ow, kh, kw)
-    oh, ow = view.shape[2:4]
-    columns = transpose(view, (0, 1, 4, 5, 2, 3))  # rows of pixels stay rows, so that copying is fast
-    columns = reshape(columns, (batch, groups, inner * kh * kw, oh * ow))
-    rows = reshape(weight, (1, groups, out // groups, inner * kh * kw))
-    return reshape(matmul(rows, columns), (batch, out, oh, ow))
-
-
-def _conv2d_flops(out: TensorType, x: TensorType, weight: TensorType, **_: Any) -> int:
-    return out.size * 2 * math.prod(weight.shape[1:])
-
-
-conv2d = composite(
-    "conv2d", _conv2d_expand, attributes(_conv2d),
-    "correlation of (batch, channels, height, width) with (out, channels / groups, kh, kw)",
-    kind=Kind.CONTRACT, flops=_conv2d_flops)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -160,23 +160,34 @@ def reduction(name: str, numpy: Callable[..., Any], doc: str, *, vjp: Callable[.
 
 def composite(name: str, expand: Callable[..., Any], prepare: Callable[..., Any], doc: str, *,
               vjp: Callable[..., Any] | None = None, kind: Kind = Kind.COMPOSITE,
-              flops: Callable[..., int] | None = None) -> Op:
-    """An op that is defined by simpler ones: its type and meaning are its expansion's."""
+              flops: Callable[..., int] | None = None, native: Callable[..., bool] = Op.native,
+              eval: Callable[..., Any] | None = None) -> Op:
+    """An op that is defined by simpler ones: its type and meaning are its expansion's. `eval` is a faster way to the
+    same numbers, for eager code."""
 
     @lru_cache(maxsize=512)
-    def infer_cached(types: tuple[TensorType, ...], attrs: tuple[tuple[str, Any], ...]) -> TensorType:
+    def infer_cached(types: tuple[TensorType, ...], attrs: tuple[tuple[str, Any], ...]) -> Any:
         build = Builder()
         build.sources = False
         with build:
             result = expand(*(build.input("x", t) for t in types), **dict(attrs))
-        return result.type
+        return tuple(r.type for r in result) if isinstance(result, tuple) else result.type
 
-    def infer(*types: TensorType, **attrs: Any) -> TensorType:
+    def infer(*types: TensorType, **attrs: Any) -> Any:
         return infer_cached(types, tuple(attrs.items()))
 
-    def evaluate(*arrays: np.ndarray, **attrs: Any) -> np.ndarray:
+    def evaluate(*arrays: np.ndarray, **attrs: Any) -> Any:
         with Evaluate():
-            return expand(*map(Operand, arrays), **attrs).payload
+            result = expand(*map(Operand, arrays), **attrs)
+        return tuple(r.payload for r in result) if isinstance(result, tuple) else result.payload
 
-    return Op(name=name, kind=kind, doc=doc, infer=infer, eval=evaluate, prepare=prepare, vjp=vjp, expand=expand,
-              flops=flops or Op.flops)
+    return Op(name=name, kind=kind, doc=doc, infer=infer, eval=eval or evaluate, prepare=prepare, vjp=vjp,
+              expand=expand, flops=flops or Op.flops, native=native)
+
+
+def pair(n: int | Sequence[int]) -> tuple[int, int]:
+    """One number for both axes, or one for each."""
+    found = (n, n) if isinstance(n, (int, np.integer)) else tuple(n)
+    if len(found) != 2:
+        raise ShapeError(f"expected one number or two, got {n!r}")
+    return int(found[0]), int(found[1])

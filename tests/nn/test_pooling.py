@@ -65,7 +65,9 @@ def test_layers_are_pytorchs(number: int, peer: Peer) -> None:
 COMPILED: list[Callable[[Any, Any], Any]] = [
     lambda F, x: F.max_pool2d(x, 3, 2, 1, 1, True),
     lambda F, x: F.max_pool2d(x, 2, 1, 0, 2),
+    lambda F, x: F.max_pool2d(x, 5, (2, 1), 2),
     lambda F, x: F.avg_pool2d(x, 3, 2, 1, True, False),
+    lambda F, x: F.avg_pool2d(x, (3, 2), (1, 2), (1, 0), divisor_override=4),
     lambda F, x: F.adaptive_avg_pool2d(x, 1),
     lambda F, x: F.adaptive_avg_pool2d(x, (2, 5)),
     lambda F, x: F.adaptive_max_pool2d(x, (4, 3)),

@@ -1,6 +1,7 @@
 """Plans are run in a simulated arena: one block of bytes, a slot for each value, views by strides,
 elementwise ops in place."""
 
+import functools
 import time
 from typing import Any
 
@@ -11,9 +12,11 @@ from programs import program
 from random_graphs import graphs
 from realistic_graphs import mlp_step, transformer_block
 
+import tinytorch as tt
+from tinytorch.bench import models
 from tinytorch.ir import Builder, Graph, Kind, MemoryPlan, Node, Value, f32, ops
 from tinytorch.ir.layout import layouts
-from tinytorch.passes import ExpandComposites, MergeCommon, Pipeline, RemoveDead, Simplify, plan_memory
+from tinytorch.passes import PIPELINES, ExpandComposites, MergeCommon, Pipeline, RemoveDead, Simplify, plan_memory
 from tinytorch.passes.compare import compare_results, random_inputs
 from tinytorch.passes.plan_memory import ALIGNMENT, most_alive
 
@@ -152,6 +155,47 @@ def test_plans_are_near_the_least_possible(make: Any) -> None:
     simulate(graph, plan_memory(graph))
 
 
+@functools.cache
+def training_graph(name: str) -> Graph:
+    """What `tt.compile` runs for an Adam step of one of the networks that are measured."""
+    network = models.NETWORKS[name]
+    x, labels = network.batch({"mlp": 64, "cnn": 64, "gpt": 16}[name])
+    traced = tt.trace(models.training_step(network.make(), network.classes), tt.tensor(x), tt.tensor(labels))
+    return Pipeline(*PIPELINES["train"])(traced)
+
+
+TRAINED = pytest.mark.parametrize("name", ["mlp", "cnn", "gpt"])
+
+
+@TRAINED
+def test_training_steps_need_no_more_than_what_lives_at_once(name: str) -> None:
+    graph = training_graph(name)
+    plan = plan_memory(graph)
+    assert 0 < most_alive(graph, plan) <= plan.size <= 1.1 * most_alive(graph, plan)
+    assert plan.size <= plan_memory(graph, in_place=False).size
+
+
+@TRAINED
+def test_training_steps_overwrite_parameters_and_copy_none(name: str) -> None:
+    graph = training_graph(name)
+    plan, where = plan_memory(graph), layouts(graph)
+    for output, place in graph.donated.items():
+        value = where[graph.outputs[output]].root
+        assert plan.reuses.get(value) is graph.inputs[place], f"{graph.names[graph.inputs[place]]} is updated in a copy"
+    copied = sum(node.output.type.nbytes for node in graph.nodes if node.op in (ops.detach, ops.reshape, ops.transpose)
+                 and where[node.output].root is node.output and where[node.inputs[0]].root in graph.bound)
+    filters = sum(v.type.nbytes for v in graph.bound if len(v.shape) == 4)  # stored (out, in, …): turned before use
+    assert copied <= filters
+
+
+@TRAINED
+def test_training_steps_keep_little_more_than_their_peers_would(name: str) -> None:
+    """Floats of intermediates an item: what the layers' results come to, and the widest gradient."""
+    graph = training_graph(name)
+    most = {"mlp": 64 * 450, "cnn": 64 * 152_000, "gpt": 16 * 64 * 13_000}[name]
+    assert plan_memory(graph).size <= 4 * most
+
+
 def test_planning_is_fast() -> None:
     graph = OPEN(mlp_step())
     times = []
@@ -275,10 +319,22 @@ def test_a_fused_node_is_in_place_if_its_body_is_elementwise(inner: Any, in_plac
     assert plan_memory(graph).reuses == ({b: a} if in_place else {})
 
 
-def test_a_fused_reduction_does_not_overwrite_what_it_reads_again() -> None:
-    body = program(lambda a: a - ops.max(a, 1, True), f32[4, 4])
-    graph, _ = build(lambda x: ([ops.sum(ops.fused(ops.sin(x), body=body, style="reduce"))], []), (4, 4))
-    assert plan_memory(graph).reuses == {}
+def test_a_fused_reduction_overwrites_what_it_reads_for_the_last_time() -> None:
+    """Each row is folded, then walked again: what the second walk writes may take the place of what it reads."""
+    def reuses(*results: Any) -> list[tuple[int, str]]:
+        body = program(lambda a: tuple(result(a) for result in results), f32[4, 4])
+
+        def whole(x: Any) -> Any:
+            found = ops.fused(ops.sin(x), body=body, style="reduce")
+            return [ops.sum(y) for y in (found if isinstance(found, tuple) else (found,))], []
+
+        graph, _ = build(whole, (4, 4))
+        node = next(n for n in graph.nodes if n.body is not None)
+        return [(node.outputs.index(v), operand.hint) for v, operand in plan_memory(graph).reuses.items()]
+
+    shifted: Any = lambda a: a - ops.max(a, 1, True)
+    assert reuses(shifted) == [(0, "sin")]
+    assert reuses(ops.exp, shifted) == [(1, "sin")], "the first walk writes exp(a), and the second reads a again"
 
 
 def test_two_results_of_a_node_do_not_take_over_one_operand() -> None:

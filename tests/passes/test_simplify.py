@@ -105,6 +105,61 @@ EXAMPLES: dict[str, list[tuple[Function, Function, tuple[TensorType, ...]]]] = {
          lambda x, y: ops.where(y > 0, x, y), (X, Y)),
         (lambda y: ops.reshape(y, (1, 3)) * 2.0, lambda y: ops.reshape(y, (1, 3)) * 2.0, (Y,)),
     ],
+    "concat of concats": [
+        (lambda x: ops.concat(ops.concat(x, x), x), lambda x: ops.concat(x, x, x), (X,)),
+        (lambda x: ops.concat(ops.concat(x, x, axis=1), ops.concat(x, x, axis=1)),
+         lambda x: (y := ops.concat(x, x, axis=1), ops.concat(y, ops.concat(x, x, axis=1)))[1], (X,)),
+    ],
+    "concat of reshapes that join the last two axes = reshape of a concat": [
+        (lambda v: ops.concat(ops.reshape(v, (2, 12)), ops.reshape(v * 2.0, (2, 12)), axis=1),
+         lambda v: ops.reshape(ops.concat(v, v * 2.0, axis=1), (2, 24)), (f32[2, 3, 4],)),
+        (lambda v: ops.concat(ops.reshape(v, (2, 12)), ops.reshape(v, (2, 12))),
+         lambda v: ops.concat(ops.reshape(v, (2, 12)), ops.reshape(v, (2, 12))), (f32[2, 3, 4],)),
+    ],
+    "Σ of pads that lie side by side = pad of a concat": [
+        (lambda x, y: ops.pad(x, (0, 3), (0, 0)) + ops.pad(y, (0, 0), (0, 3)), lambda x, y: ops.concat(y, x, axis=1),
+         (X, f32[4, 3])),
+        (lambda x, y, z: ops.pad(x, (2, 0), (4, 0)) + ops.pad(z, (9, 0), (0, 0)) + ops.pad(y, (6, 0), (1, 0)),
+         lambda x, y, z: ops.pad(ops.concat(x, y, z), (2, 0), (0, 0)), (X, f32[3, 3], f32[1, 3])),
+        # a gap, an overlap, another axis, another number
+        (lambda x: ops.pad(x, (0, 0), (5, 0)) + ops.pad(x, (5, 0), (0, 0)),
+         lambda x: ops.pad(x, (0, 0), (5, 0)) + ops.pad(x, (5, 0), (0, 0)), (X,)),
+        (lambda x: ops.pad(x, (0, 0), (3, 0)) + ops.pad(x, (3, 0), (0, 0)),
+         lambda x: ops.pad(x, (0, 0), (3, 0)) + ops.pad(x, (3, 0), (0, 0)), (X,)),
+        (lambda x: ops.pad(x, (0, 0), (4, 3)) + ops.pad(x, (4, 0), (0, 3)),
+         lambda x: ops.pad(x, (0, 0), (4, 3)) + ops.pad(x, (4, 0), (0, 3)), (X,)),
+        (lambda x: ops.pad(x, (0, 0), (4, 0), value=1.0) + ops.pad(x, (4, 0), (0, 0)),
+         lambda x: ops.pad(x, (0, 0), (4, 0), value=1.0) + ops.pad(x, (4, 0), (0, 0)), (X,)),
+    ],
+    "in_range(0, 1, 2, …)": [
+        (lambda y: y + ops.cast(ops.in_range(ops.iota((3,), 0), 3), f32),
+         lambda y: y + ops.cast(ops.iota((3,), 0), f32), (Y,)),
+        (lambda y: y + ops.cast(ops.in_range(ops.iota((3,), 0), 2), f32),
+         lambda y: y + ops.cast(ops.in_range(ops.iota((3,), 0), 2), f32), (Y,)),
+    ],
+    "take(x, (0, 1, 2, …)) = a slice of x": [
+        (lambda x: ops.take(x, ops.iota((2,), 0), 0), lambda x: ops.slice(x, (0, 0), (2, 3), (1, 1)), (X,)),
+        (lambda x: ops.take(x, ops.iota((3,), 0), 1), lambda x: x, (X,)),
+    ],
+    "scatter_add(x, (0, 1, 2, …), y) = x + pad y": [
+        (lambda x, z: ops.scatter_add(x, ops.iota((2,), 0), z, 0), lambda x, z: x + ops.pad(z, (0, 0), (2, 0)),
+         (X, f32[2, 3])),
+        (lambda x, z: ops.scatter_add(x, ops.iota((4,), 0), z, 0), lambda x, z: x + z, (X, X)),
+    ],
+    "f(regroup x, y) = regroup f(x, y)": [
+        (lambda x: ops.exp(ops.reshape(x, (2, 2, 3))), lambda x: ops.reshape(ops.exp(x), (2, 2, 3)), (X,)),
+        (lambda x, v, y: ops.reshape(x, (2, 2, 3)) * y + v,
+         lambda x, v, y: ops.reshape(x * y + ops.reshape(v, (4, 3)), (2, 2, 3)), (X, f32[2, 2, 3], Y)),
+        (lambda x, v: ops.reshape(x, (2, 2, 3)) + v, lambda x, v: ops.reshape(x, (2, 2, 3)) + v, (X, f32[2, 1, 3])),
+        (lambda x, v: ops.reshape(x, (2, 2, 3)) + ops.transpose(v, (1, 0, 2)),  # regrouping that one would copy it
+         lambda x, v: ops.reshape(x, (2, 2, 3)) + ops.transpose(v, (1, 0, 2)), (X, f32[2, 2, 3])),
+        (lambda x: ops.exp(ops.reshape(x, (2, 6))), lambda x: ops.exp(ops.reshape(x, (2, 6))), (X,)),
+    ],
+    "Σ regroup x = regroup Σ x": [
+        (lambda x: ops.sum(ops.reshape(x, (2, 2, 3)), 2), lambda x: ops.reshape(ops.sum(x, 1), (2, 2)), (X,)),
+        (lambda x: ops.max(ops.reshape(x, (2, 2, 3)), (0, 1)), lambda x: ops.max(x, 0), (X,)),
+        (lambda x: ops.sum(ops.reshape(x, (2, 2, 3)), 1), lambda x: ops.sum(ops.reshape(x, (2, 2, 3)), 1), (X,)),
+    ],
     "Σ over axes of extent 1": [
         (lambda x: ops.sum(x, 1), lambda x: ops.reshape(x, (4, 3)), (f32[4, 1, 3],)),
         (lambda x: ops.max(x, ()), lambda x: x, (X,)),

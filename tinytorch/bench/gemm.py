@@ -9,18 +9,17 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinytorch.look import units
-from tinytorch.runtime import measure, pool
-from tinytorch.runtime.build import KernelSource, compile_kernels, vector_bits
+from tinytorch.runtime.build import compile_kernels
 from tinytorch.runtime.matmul import SCRATCH_WORD, emit_matmul, plan_matmul, store_epilogue
 
+from . import limits
 from .rows import Row, Settings, Target
-from .timing import Timing, paired
+from .timing import Timing, interval, paired
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 Shape = tuple[int, int, int]  # (m, k, n)
@@ -37,24 +36,14 @@ AGAIN = 8  # the worst so many are measured a second time, for longer: a neighbo
 
 def gemm_peak(settings: Settings) -> Iterator[Row]:
     """One thread against the peak of plain multiply-adds in registers, in turns."""
-    peak, flops_of_peak = _peak()
+    peak = limits.peak(1)
     for n in (512, 1024):
         a, b, out = _operands((n, n, n), "nn")
-        found = paired({"ours": product(a, b, out, 1), "peak": peak}, settings.seconds)
-        ours, best = 2 * n**3 / found["ours"].median, flops_of_peak / found["peak"].median
-        part = statistics.median(2 * n**3 / flops_of_peak * p / o
-                                 for p, o in zip(found["peak"].samples, found["ours"].samples, strict=True))
-        yield Row("gemm-peak", f"{n}³, 1 thread", part, Target(0.9, "%"), found["ours"], unit="%",
-                  note=f"{units.rate(ours)} of {units.rate(best)}")
-
-
-def _peak() -> tuple[Callable[[], None], float]:
-    """The kernel that `machine()` measures the peak with, and its FLOPs."""
-    text = Path(measure.__file__).with_name("probe.py").read_text()
-    [kernel] = compile_kernels([KernelSource("compute", text)])
-    numbers, out, steps = np.array([0.999, 0.001], np.float32), np.ones(1024, np.float32), 100_000
-    words = np.array([numbers.ctypes.data, out.ctypes.data, steps])
-    return _call(kernel.address, words, 1, 1, 1, (numbers, out)), 2.0 * measure.CHAINS * (vector_bits() // 32) * steps
+        found = paired({"ours": product(a, b, out, 1), "peak": peak.call}, settings.seconds)
+        shares = peak.share(2 * n**3, found["ours"], found["peak"])
+        ours, best = 2 * n**3 / found["ours"].median, peak.work / found["peak"].median
+        yield Row("gemm-peak", f"{n}³, 1 thread", statistics.median(shares), Target(0.9, "%"), found["ours"], unit="%",
+                  note=f"{units.rate(ours)} of {units.rate(best)}", interval=interval(shares))
 
 
 def product(a: Array, b: Array, out: Array, threads: int) -> Callable[[], None]:
@@ -68,19 +57,7 @@ def product(a: Array, b: Array, out: Array, threads: int) -> Callable[[], None]:
     words = np.array([*plan.words, out.ctypes.data, out.shape[1], 0])
     words[plan.a_word], words[plan.b_word] = a.ctypes.data, b.ctypes.data
     words[SCRATCH_WORD] = -(-scratch.ctypes.data // 64) * 64
-    return _call(kernel.address, words, plan.extent, plan.chunks, threads, (a, b, out, scratch))
-
-
-def _call(kernel: int, words: np.ndarray, extent: int, chunks: int, threads: int, keep: Any) -> Callable[[], None]:
-    """A call of the pool on one step; `keep` and the tables live as long as it."""
-    table = np.array([[kernel, words.ctypes.data, extent, chunks]])
-    alive, run = (words, table, keep), pool.prepare(table.ctypes.data, 1, threads)  # as a program runs its steps
-
-    def call() -> None:
-        assert alive
-        run()
-
-    return call
+    return limits.kernel_call(kernel.address, words, plan.extent, plan.chunks, threads, (a, b, out, scratch))
 
 
 def _layout(x: Array) -> tuple[Array, bool]:

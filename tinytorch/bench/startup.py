@@ -14,11 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.compile import compile
+from tinytorch import nn
+from tinytorch.compile import Compiled, compile
+from tinytorch.look import units
 from tinytorch.tensor import Tensor
 
+from . import models
 from .rows import Row, Settings, Target
 from .timing import paired
+from .work import count
 
 IMPORT = """
     import time; start = time.perf_counter()
@@ -32,14 +36,16 @@ FIRST_CALL = """
     import time; start = time.perf_counter()
     import tinytorch
     imported = time.perf_counter() - start
-    from tinytorch.bench.training import batch, our_step
+    from tinytorch.bench.models import NETWORKS, training_step
     from tinytorch.runtime import build
-    fast = tinytorch.compile(our_step())
-    x, y = map(tinytorch.tensor, batch())
+    network = NETWORKS[{name!r}]
+    fast = tinytorch.compile(training_step(network.make(), network.classes))
+    x, y = map(tinytorch.tensor, network.batch({batch}))
     fast(x, y)
     import json
     print(json.dumps([time.perf_counter() - start, imported, build.stats().compiled]))
 """
+FIRST_CALLS = {"mlp": (64, 12.0, 2.5), "gpt": (16, 15.0, 2.5)}  # batch; seconds at most, cold and warm
 
 
 def in_process(code: str, cache: str | None = None) -> Any:
@@ -67,13 +73,35 @@ def _numpy_alone(settings: Settings) -> float:
 
 def first_call(settings: Settings) -> Iterator[Row]:
     """The first step in a new process, import included: with an empty kernel cache, then with a full one."""
-    with tempfile.TemporaryDirectory(prefix="tinytorch-bench-") as cache:
-        cold = in_process(FIRST_CALL, cache)
-        warm = [in_process(FIRST_CALL, cache) for _ in range(1 if settings.quick else 5)]
-    yield Row("first-call", "first Adam step of a new process, cold cache", cold[0], Target(12, "s", at_most=True),
-              unit="s", note=f"{cold[2]} kernels compiled, import {cold[1]:.2f} s of it")
-    yield Row("first-call", "first Adam step of a new process, warm cache", statistics.median(run[0] for run in warm),
-              Target(2.5, "s", at_most=True), unit="s", note=f"{warm[0][2]} kernels compiled")
+    for name, (batch, most_cold, most_warm) in FIRST_CALLS.items():
+        code = textwrap.dedent(FIRST_CALL).format(name=name, batch=batch)
+        with tempfile.TemporaryDirectory(prefix="tinytorch-bench-") as cache:
+            cold = in_process(code, cache)
+            warm = [in_process(code, cache) for _ in range(1 if settings.quick else 5)]
+        case = f"first {name} training step of a new process"
+        yield Row("first-call", f"{case}, cold cache", cold[0], Target(most_cold, "s", at_most=True), unit="s",
+                  note=f"{cold[2]} kernels compiled, import {cold[1]:.2f} s of it")
+        yield Row("first-call", f"{case}, warm cache", statistics.median(run[0] for run in warm),
+                  Target(most_warm, "s", at_most=True), unit="s", note=f"{warm[0][2]} kernels compiled")
+
+
+def overhead(settings: Settings) -> Iterator[Row]:
+    """What a training step takes beside its kernels: the time of the call less that of its launches, one thread.
+
+    It depends on how many tensors there are, not on how large they are; so the networks are tiny ones with as many, and
+    the difference of two short times is sharp.
+    """
+    tiny_gpt = nn.GPTConfig(11, 4, models.LAYERS, 2, 4, tie_weights=False)
+    tiny_mlp = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    tokens, images = np.zeros((1, 4), np.int64), np.ones((2, 4), np.float32)
+    for name, model, classes, x in (("mlp", tiny_mlp, 4, images), ("gpt", nn.GPT(tiny_gpt), 11, tokens)):
+        fast: Compiled = compile(models.training_step(model, classes), threads=1)
+        given = Tensor(x), Tensor(np.zeros(x.shape if name == "gpt" else 2, np.int64))
+        found = paired({"ours": lambda fast=fast, given=given: fast(*given)}, settings.seconds)  # type: ignore[misc]
+        inside = fast.explain(100).seconds
+        yield Row("overhead", f"Python overhead of a training step of a tiny {name}", found["ours"].median - inside,
+                  Target(30e-6, "s", at_most=True), found["ours"], unit="s", work=count(fast, 1, "steps"),
+                  note=f"the launches take {units.seconds(inside)}; {len(list(model.parameters()))} parameters")
 
 
 def call(settings: Settings) -> Iterator[Row]:

@@ -1,8 +1,9 @@
 """Time calls against each other, fairly: `paired({"ours": f, "theirs": g})`.
 
 They take turns within one process, in a new order each round, so that a busy neighbour slows all of them; a figure is a
-median with its quartiles, a ratio the median of the rounds' ratios. Threads of one side may spin for a while after
-their work is done: `settle` is the pause before each turn, after which the call runs once untimed.
+median with its quartiles, a ratio the median of the rounds' ratios with a confidence interval. Threads of one side may
+spin for a while after their work is done: `settle` is the pause before each turn, after which the call runs once
+untimed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinytorch.look import units
@@ -42,11 +43,31 @@ class Timing:
 
     def faster_than(self, other: Timing) -> float:
         """How many times faster than `other`: the median over the rounds."""
-        return statistics.median(theirs / ours for ours, theirs in zip(self.samples, other.samples, strict=True))
+        return statistics.median(self.ratios(other))
+
+    def ratios(self, other: Timing) -> list[float]:
+        """How many times faster than `other`, round by round."""
+        return [theirs / ours for ours, theirs in zip(self.samples, other.samples, strict=True)]
 
     def __str__(self) -> str:
         low, high = self.quartiles
         return f"{units.seconds(self.median)} ({units.seconds(low)} – {units.seconds(high)})"
+
+
+def interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Where the median of what was sampled lies, with at least this confidence: two of the samples.
+
+    No assumption about how they are distributed: the number of samples below the median is binomial, so the k-th from
+    each end enclose it with probability 1 - 2 P(B(n, 1/2) < k) (Conover, "Practical nonparametric statistics", 3.2).
+    Fewer than six samples allow no more than the whole range, at less confidence.
+    """
+    ordered, count = sorted(samples), len(samples)
+    rank, below = 0, 0  # P(B < rank) = below / 2^count
+    while 2 * (below + math.comb(count, rank)) <= (1 - confidence) * 2**count:
+        below += math.comb(count, rank)
+        rank += 1
+    place = max(rank, 1) - 1
+    return ordered[place], ordered[count - 1 - place]
 
 
 def seconds_of(call: Callable[[], object], times: int = 1) -> float:

@@ -60,6 +60,12 @@ def load(text: str) -> Target:
 
 def load_callable(text: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """The callable that `text` names, and its arguments."""
+    module, name = load_module(text)
+    return with_examples(getattr(module, name), getattr(module, "EXAMPLES", None), text)
+
+
+def load_module(text: str) -> tuple[ModuleType, str]:
+    """The module of `text`, file.py:name or module:name, and the name, which it has."""
     place, colon, name = text.rpartition(":")
     if not colon or not name or not place:
         raise typer.BadParameter(f"{text!r}: expected FILE.ttg, file.py:name or module:name", param_hint="TARGET")
@@ -68,7 +74,7 @@ def load_callable(text: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise typer.BadParameter(f"{place} has no {name!r}; it has {', '.join(names) or 'no callables'}",
                                  param_hint="TARGET")
-    return with_examples(getattr(module, name), getattr(module, "EXAMPLES", None), text)
+    return module, name
 
 
 def with_examples(thing: Any, examples: Any, text: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:

@@ -81,6 +81,7 @@ _work: bytes | Work  # in a worker process
 def _begin(pickled: bytes) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which then ends its workers
+    os.environ["TINYTORCH_THREADS"] = "1"  # all workers at once, and the program beside them, share the cores
     _work = pickled
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -20,6 +20,7 @@ from tinytorch.frontends.tree import map_tree
 from tinytorch.ir.errors import FormatError
 from tinytorch.random import default_generator
 from tinytorch.tensor import Tensor
+from tinytorch.watch import touch
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -82,6 +83,7 @@ def _take(trainer: Trainer, state: Mapping[str, Any]) -> None:
     if trainer.position is not None and state["data"] is not None:
         trainer.position.load_state_dict(state["data"])
     default_generator.state.payload[...] = state["random"].numpy()
+    touch(default_generator.state.payload)
     progress = {**state["progress"], "validation": _arrays(state["progress"]["validation"])}
     for name in COUNTERS:
         setattr(trainer, name, progress[name])

@@ -31,6 +31,7 @@ from tinytorch.optim import Optimizer
 from tinytorch.optim.clip import clip_grad_norm_, clip_grad_value_
 from tinytorch.random import default_generator
 from tinytorch.tensor import Tensor
+from tinytorch.watch import touch
 
 from .batch import size_of
 from .ema import ExponentialMovingAverage
@@ -117,13 +118,14 @@ class Step:
         """How long tracing and compiling has taken so far; 0 if the functions run eagerly."""
         programs = [entry for function in (self.whole, self.micro, self.apply)
                     for entries in getattr(function, "entries", {}).values() for entry in entries]
-        return float(sum(sum(entry.seconds.values()) for entry in programs))
+        return float(sum(sum(entry.spent.seconds.values()) for entry in programs))
 
     def reset(self) -> None:
         """Forget gradients that were added up and not applied."""
         self.pending = self.samples = 0
         for total in self.sums:
             total.payload[...] = 0
+            touch(total.payload)
 
 
 class Guard:

@@ -14,12 +14,12 @@ itself, on the result.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from tinytorch.ir import ops
 from tinytorch.ir.errors import OpError, ShapeError
+from tinytorch.ir.ops.convolve import turned
 from tinytorch.tensor import Tensor, as_tensor
 
 from .check import as_floats
@@ -182,18 +182,16 @@ def _stamp(name: str, n: int, x: Any, weight: Any, bias: Any, stride: Any, paddi
     cut, more = numbers("padding", padding, n, least=0), numbers("output_padding", output_padding, n, least=0)
     if any(m >= max(s, d) for m, s, d in zip(more, step, gap, strict=True)):
         raise ShapeError(f"{call}: output_padding={more} must be less than stride={step} or dilation={gap}")
-    batch, size, out = images.shape[0], x.shape[-n:], part * groups
-    # Each position of x gives a window of every output; fold adds the windows up where they lie.
-    rows = images.reshape(batch, groups, channels // groups, *size).permute(1, 0, *range(3, 3 + n), 2)
-    columns = ops.matmul(rows.reshape(groups, batch * math.prod(size), channels // groups),
-                         weight.reshape(groups, channels // groups, part * math.prod(kernel)))
-    last = 2 + n  # columns: (groups, batch, *size, part, *kernel) to (batch, groups, part, *size, *kernel)
-    stamps = as_tensor(columns).reshape(groups, batch, *size, part, *kernel).permute(
-        1, 0, last, *range(2, last), *range(last + 1, last + 1 + n)).reshape(batch, out, *size, *kernel)
-    whole = [(m - 1) * s + d * (k - 1) + 1 for m, s, d, k in zip(size, step, gap, kernel, strict=True)]
-    y = as_tensor(ops.fold(stamps, (batch, out, *whole), tuple(range(2, last)), kernel, step, gap))
+    out = part * groups
+    whole = [(m - 1) * s + d * (k - 1) + 1 for m, s, d, k in zip(x.shape[-n:], step, gap, kernel, strict=True)]
     if any(m - 2 * p + o < 1 for m, p, o in zip(whole, cut, more, strict=True)):
         raise ShapeError(f"{call}: padding={cut} cuts off all of the {tuple(whole)} elements")
-    if any(cut) or any(more):
-        y = pad(y, [count for p, o in zip(cut[::-1], more[::-1], strict=True) for count in (-p, o - p)])
+    one, reach = (1,) * (2 - n), [d * (k - 1) for d, k in zip(gap, kernel, strict=True)]
+    low = (*(0,) * (2 - n), *(r - p for r, p in zip(reach, cut, strict=True)))
+    high = (*(0,) * (2 - n), *(r - p + o for r, p, o in zip(reach, cut, more, strict=True)))
+    # The convolution, channels last, of x with zeros spread in between; its kernel is turned round.
+    stamp = (weight if n == 2 else weight.unsqueeze(-2)).permute(2, 3, 1, 0)  # (kh, kw, out / groups, channels)
+    y = as_tensor(ops.convolve(images.permute(0, 2, 3, 1), turned(stamp, groups), 1, low, high, one + gap, one + step,
+                               groups)).permute(0, 3, 1, 2)
+    y = y if n == 2 else y.reshape(y.shape[0], out, y.shape[3])
     return _plus_bias(y if x.ndim == n + 2 else y.reshape(y.shape[1:]), bias, out, n, call)

@@ -113,13 +113,11 @@ def _windows(name: str, x: Tensor, n: int, kernel_size: Any, stride: Any, paddin
     return [Windows(1, 1, 1, 0)] * (2 - n) + found
 
 
-def _pad_to_fit(x: Tensor, windows: Sequence[Windows], fill: float) -> tuple[Tensor, list[int]]:
-    """x padded where the last window reaches beyond the padding; and the padding that is still to be done."""
-    low, over = [w.padding for w in windows], [w.overhang for w in windows]
-    if not any(over):
-        return x, low
-    high = [p + o for p, o in zip(low, over, strict=True)]
-    return as_tensor(ops.pad(x, (0, 0, *low), (0, 0, *high), value=fill)), [0, 0]
+def _attributes(windows: Sequence[Windows]) -> dict[str, list[int]]:
+    """How the windows lie, in the words of `ops.max_pool2d` and `ops.avg_pool2d`."""
+    parts = {"size": "size", "stride": "step", "padding": "padding", "dilation": "dilation"}
+    return {name: [getattr(w, part) for w in windows] for name, part in parts.items()} | {
+        "high": [w.padding + w.overhang for w in windows]}
 
 
 def _max_pool(name: str, n: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool,
@@ -130,14 +128,7 @@ def _max_pool(name: str, n: int, x: Any, kernel_size: Any, stride: Any, padding:
     x = as_tensor(x)
     images = as_images(name, x, n)
     windows = _windows(name, x, n, kernel_size, stride, padding, dilation, ceil_mode)
-    images, edge = _pad_to_fit(images, windows, -math.inf)
-    size, step, gap = ([getattr(w, part) for w in windows] for part in ("size", "step", "dilation"))
-    if gap == [1, 1]:
-        return as_given(as_tensor(ops.max_pool2d(images, size, step, edge)), x, n)
-    if any(edge):
-        images = as_tensor(ops.pad(images, (0, 0, *edge), (0, 0, *edge), value=-math.inf))
-    view = as_tensor(ops.windows(images, (2, 3), size, step, gap))  # (batch, channels, oh, ow, kh, kw)
-    return as_given(view.flatten(4).max(-1).values, x, n)
+    return as_given(as_tensor(ops.max_pool2d(images, **_attributes(windows))), x, n)
 
 
 def _avg_pool(name: str, n: int, x: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool,
@@ -147,14 +138,13 @@ def _avg_pool(name: str, n: int, x: Any, kernel_size: Any, stride: Any, padding:
     x = as_tensor(x)
     images = as_images(name, x, n)
     windows = _windows(name, x, n, kernel_size, stride, padding, 1, ceil_mode)
-    images, edge = _pad_to_fit(images, windows, 0.0)
-    size = [w.size for w in windows]
-    y = as_tensor(ops.avg_pool2d(images, size, [w.step for w in windows], edge))
+    count = math.prod(w.size for w in windows)
+    y = as_tensor(ops.avg_pool2d(images, **_attributes(windows)))
     if divisor_override is not None:
-        y = y * (math.prod(size) / divisor_override)
+        y = y * (count / divisor_override)
     elif any(w.overhang or (w.padding and not count_include_pad) for w in windows):
         rows, columns = (w.covered(count_include_pad) for w in windows)
-        y = y * (math.prod(size) / np.outer(rows, columns)).astype(y.dtype.np)
+        y = y * (count / np.outer(rows, columns)).astype(y.dtype.np)
     return as_given(y, x, n)
 
 
@@ -227,8 +217,10 @@ def _adaptive(name: str, n: int, x: Any, output_size: Any, pool: Callable[[Tenso
 
 def _mean_of_parts(x: Tensor, parts: Sequence[int]) -> Tensor:
     sizes = _equal_sizes(x, parts)
+    if sizes and tuple(parts) == (1, 1):
+        return x.mean((2, 3), keepdim=True)
     if sizes:
-        return x.reshape((*x.shape[:2], parts[0], sizes[0], parts[1], sizes[1])).mean((3, 5))
+        return as_tensor(ops.avg_pool2d(x, sizes))
     for axis, count in ((3, parts[1]), (2, parts[0])):
         split, lengths = _split(x, axis, count, 0.0)
         x = split.sum(axis + 1) * (1 / lengths).astype(x.dtype.np).reshape(-1, *(1,) * (3 - axis))

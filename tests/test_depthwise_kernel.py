@@ -1,0 +1,111 @@
+"""Depthwise convolution, compiled, against the meaning of its ops: borders, epilogues, both gradients, threads.
+
+Run as a script, it checks the gradients for the instruction set that the environment names.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinytorch as tt
+from tinytorch.ir import TensorType, Value, ops
+from tinytorch.ir.interp import make_node
+from tinytorch.runtime.depthwise import is_depthwise
+
+RNG = np.random.default_rng(4)
+CASES: list[tuple[tuple[int, ...], tuple[int, int], dict[str, Any]]] = [
+    ((2, 6, 13, 32), (3, 3), {"low": (1, 0), "high": 1}),  # the last four pixels of a row end outside
+    ((3, 7, 12, 19), (3, 3), {"stride": 2, "low": 1, "high": (1, 0)}),
+    ((1, 8, 9, 65), (2, 5), {"stride": (1, 2), "low": (2, 3), "high": (0, 1), "dilation": (3, 1)}),
+    ((2, 2, 2, 3), (5, 5), {"low": 2, "high": 2}),  # nothing but borders
+    ((2, 5, 4, 16), (1, 1), {"stride": 2}),
+]
+
+
+def whole(*shape: int, dtype: Any = np.float32) -> np.ndarray:
+    """Whole numbers, so that sums are exact in any order."""
+    return RNG.integers(-4, 5, shape).astype(dtype)
+
+
+def check(case: tuple[tuple[int, ...], tuple[int, int], dict[str, Any]], dtype: Any = np.float32) -> None:
+    """A convolution and its gradients, compiled, are what the ops mean."""
+    shape, kernel, attrs = case
+    attrs = attrs | {"groups": shape[3]}
+    x, w = tt.tensor(whole(*shape, dtype=dtype)), tt.tensor(whole(*kernel, 1, shape[3], dtype=dtype))
+
+    def gradients(x: Any, w: Any, g: Any) -> Any:
+        x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
+        y = tt.as_tensor(ops.convolve(x, w, **attrs))
+        (y * g).sum().backward()
+        return y, x.grad, w.grad
+
+    g = tt.tensor(whole(*ops.convolve(x, w, **attrs).shape, dtype=dtype))
+    for found, expected in zip(tt.compile(gradients)(x, w, g), gradients(x, w, g), strict=True):
+        np.testing.assert_array_equal(found.numpy(), expected.numpy(), str(case))
+
+
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_results_and_gradients(number: int) -> None:
+    check(CASES[number])
+
+
+def test_doubles() -> None:
+    check(CASES[1], np.float64)
+
+
+def test_which_convolutions_are_meant() -> None:
+    def meant(channels: int, outs: int, groups: int, **attrs: Any) -> bool:
+        arrays = [whole(1, 8, 8, channels), whole(3, 3, channels // groups, outs)]
+        values = tuple(Value(TensorType.of(a)) for a in arrays)
+        return is_depthwise(make_node(ops.convolve, values, ops.convolve.prepare(*arrays, groups=groups, **attrs)[1]))
+
+    assert meant(8, 8, 8) and meant(8, 8, 8, stride=2, dilation=2)
+    assert not meant(8, 8, 1) and not meant(8, 16, 8) and not meant(8, 8, 4) and not meant(8, 8, 8, spread=2)
+
+
+def test_epilogue_in_one_kernel() -> None:
+    x, w = tt.tensor(whole(2, 6, 9, 33)), tt.tensor(whole(3, 3, 1, 33))
+    bias, residual = tt.tensor(whole(33)), tt.tensor(whole(2, 6, 9, 33))
+
+    def block(x: Any, w: Any, bias: Any, residual: Any) -> Any:
+        y = tt.as_tensor(ops.convolve(x, w, low=1, high=1, groups=33))
+        return (y + bias).relu() * 2 + residual
+
+    fast = tt.compile(block)
+    np.testing.assert_array_equal(fast(x, w, bias, residual).numpy(), block(x, w, bias, residual).numpy())
+    assert [node.op.name for node in fast.graph.nodes] == ["fused"]
+
+
+def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w = (tt.tensor(RNG.standard_normal(s).astype(np.float32)) for s in ((8, 24, 24, 40), (3, 3, 1, 40)))
+
+    def gradients(x: Any, w: Any) -> Any:
+        w = w.detach().requires_grad_()
+        y = tt.as_tensor(ops.convolve(x, w, low=1, high=1, groups=40))
+        (y * y).sum().backward()
+        return y, w.grad
+
+    results = [tt.compile(gradients, threads=threads)(x, w) for threads in (1, 2, 4)]
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert a.numpy().tobytes() == b.numpy().tobytes()
+
+
+@pytest.mark.parametrize("isa", ["avx2", "generic"])
+def test_instruction_sets(isa: str) -> None:
+    done = subprocess.run([sys.executable, __file__], env=os.environ | {"TINYTORCH_ISA": isa}, capture_output=True,
+                          text=True, timeout=300)
+    if "has no AVX2" in done.stderr:
+        pytest.skip("this processor has no AVX2")
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+
+
+if __name__ == "__main__":
+    for chosen in CASES[1:3]:
+        check(chosen)
