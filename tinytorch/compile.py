@@ -15,6 +15,7 @@ step `.grad` of the parameters it updated is None: return gradients if you want 
 from __future__ import annotations
 
 import inspect
+import operator
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +37,8 @@ from .spent import Spent
 from .surroundings import Surroundings
 from .tensor import Tensor, grad_mode
 from .watch import lend, touch_all
+
+MODE = operator.attrgetter("training", "_hooks", "_form")  # of a module: what a program depends on
 
 
 def trace(function: Callable[..., Any], *examples: Any, static: Sequence[str | int] = (), **keywords: Any) -> Graph:
@@ -108,17 +111,19 @@ class Compiled:
         fixed = self._static_leaves(args, kwargs) if self.static else ()
         key = self._key(leaves, tree, fixed)
         for entry in self.entries.get(key, ()):
-            if entry.holds():
-                return self._run(entry, leaves)
+            if (bound := entry.bound()) is not None:
+                return self._run(entry, leaves, bound)
         with self._lock:
             self._modules = Surroundings(self.function).all_modules()  # parts may have come and gone
             key = self._key(leaves, tree, fixed)
             for entry in self.entries.get(key, ()):
-                if entry.holds():
-                    return self._run(entry, leaves)
+                if (bound := entry.bound()) is not None:
+                    return self._run(entry, leaves, bound)
             entry = self._prepare(args, kwargs)
             self.entries.setdefault(key, []).append(entry)
-        return self._run(entry, leaves)
+        bound = entry.bound()
+        assert bound is not None, "a program may run right after it was made"
+        return self._run(entry, leaves, bound)
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__}: {sum(map(len, self.entries.values()))} programs>"
@@ -188,7 +193,7 @@ class Compiled:
                 parts.append(float)
             else:
                 parts += (type(leaf), leaf)
-        modules = tuple([(m.training, m._hooks, m._form) for m in self._modules or ()])
+        modules = tuple(map(MODE, self._modules or ()))
         key = (tree, tuple(parts), grad_mode.enabled, modules)
         try:
             hash(key)
@@ -198,13 +203,10 @@ class Compiled:
                                f"specialise on; got {odd}") from None
         return key
 
-    def _run(self, entry: Entry, leaves: Sequence[Any]) -> Any:
-        if entry.preparation is not None:
-            entry.preparation.refresh()
-        tensors: list[Any] = [leaves[i] for i in entry.args]
-        if entry.owners:
-            tensors += [owner.owner.grad if type(owner) is GradOf else owner for owner in entry.owners]
-        arrays = [t.payload if isinstance(t, Tensor) else t for t in tensors]
+    def _run(self, entry: Entry, leaves: Sequence[Any], bound: list[Any]) -> Any:
+        given: list[Any] = [leaves[i] for i in entry.args]
+        before = [t.payload if isinstance(t, Tensor) else t for t in given] + bound
+        arrays = before.copy()
         addresses = entry.addresses(arrays)
         traced = entry.traced
         if traced.mutated:
@@ -214,9 +216,10 @@ class Compiled:
         results = entry.program.run(arrays, addresses)
         if entry.is_plain and not differentiable:
             return Tensor(results[0])
-        for i in entry.program.graph.donated.values() if traced.mutated else ():
-            if arrays[i] is not tensors[i].payload:
-                tensors[i].payload[...] = arrays[i]  # a strided tensor was updated in a copy
+        if traced.mutated and not all(map(operator.is_, arrays, before)):
+            for i in entry.program.graph.donated.values():
+                if arrays[i] is not before[i]:
+                    before[i][...] = arrays[i]  # a strided tensor was updated in a copy
         count = len(results) - len(traced.mutated) - len(traced.extra)
         for owner in traced.mutated:
             owner.version += 1  # type: ignore[attr-defined]
@@ -226,9 +229,8 @@ class Compiled:
             if isinstance(owner, Tensor):  # a gradient that the function left behind
                 fresh = Tensor(result)
                 owner.grad = fresh if owner.grad is None or owner is key else owner.grad + fresh
-        for tensor, _ in entry.guards:
-            if tensor.grad is not None and any(tensor is owner for owner in traced.mutated):
-                tensor.grad = None
+        for tensor in entry.used_up:
+            tensor.grad = None
         outputs = [Tensor(array) for array in results[:count]]
         if differentiable:
             attach_backward(entry, leaves, old, outputs)
@@ -267,7 +269,7 @@ class Compiled:
         owners = [owned.get(v, array) for v, array in ((v, graph.bound[v]) for v in graph.inputs if v in graph.bound)]
         entry = Entry(traced, lowered.history, program, numbers, owners, lowered.preparation, spent)
         read = {id(owner) for owner in traced.captured}
-        entry.guards = [(t, grads.before[id(t)] is None) for t in parameters if id(t) in read]
+        entry.guard([t for t in parameters if id(t) in read], grads.before)
         self.latest = entry
         spent.tell(self.__name__, entry.history, program)
         return entry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,13 @@ from .preparation import Preparation
 from .spent import Spent
 from .tensor import Tensor
 
+PAYLOAD, GRAD = operator.attrgetter("payload"), operator.attrgetter("grad")
+
+
+def _are(arrays: list[Any], known: list[Any]) -> bool:
+    """Whether these are the arrays that weak references know."""
+    return len(arrays) == len(known) and all(map(operator.is_, arrays, map(operator.call, known)))
+
 
 @dataclass(eq=False)
 class Entry:
@@ -30,11 +38,13 @@ class Entry:
     owners: list[Any]  # for each other input, its tensor, `GradOf`, or array
     preparation: Preparation | None
     spent: Spent
-    guards: list[tuple[Tensor, bool]] = field(default_factory=list)
-
+    guarded: list[Tensor] = field(default_factory=list)  # parameters whose gradients are there, or not, as they were
+    empty: list[bool] = field(default_factory=list)  # which of them had none
+    used_up: list[Tensor] = field(default_factory=list)  # those that had one, and were updated with it
     calls: dict[int, CompiledCall] = field(default_factory=dict)
-    # Bound arrays, by weak references, and where they lie.
-    held: tuple[list[Any], list[int]] = field(default_factory=lambda: ([], []))
+    # Weak references to the arrays that were seen at the last call: if they are the same, so is what was found then.
+    fitting: list[Any] = field(default_factory=list)  # their types were right
+    held: tuple[list[Any], list[int]] = field(default_factory=lambda: ([], []))  # of bound inputs, and where they lie
 
     def __post_init__(self) -> None:
         from tinytorch.runtime.frame import address_of  # heavy: not at import
@@ -45,7 +55,9 @@ class Entry:
         one_tensor = traced.out_tree is LEAF and traced.out_static == (TENSOR,)
         self.is_plain = one_tensor and not traced.mutated and not traced.extra
         read = self.owners if self.preparation is None else self.preparation.read_with(self.owners)
-        self.seen = [(t, t.payload.shape, t.payload.dtype) for t in read if isinstance(t, Tensor)]
+        self.seen = [t for t in read if isinstance(t, Tensor)]
+        self.types = [(t.payload.shape, t.payload.dtype) for t in self.seen]
+        self.is_seen = list(map(id, self.seen)) == list(map(id, self.owners))
 
     def addresses(self, arrays: list[Any]) -> list[int]:
         """Where arrays lie; those that cannot be read as they lie are replaced by copies.
@@ -54,7 +66,7 @@ class Entry:
         """
         count = len(self.args)
         bound, (known, kept) = arrays[count:], self.held
-        same = len(known) == len(bound) and all(map(operator.is_, bound, (seen() for seen in known)))
+        same = _are(bound, known)
         for i, array in enumerate(arrays[:count] if same else arrays):
             if type(array) is not np.ndarray or not array.flags.c_contiguous:
                 arrays[i] = np.asarray(array, np.float32 if type(array) is float else None, order="C")
@@ -70,20 +82,36 @@ class Entry:
         """What stands on the tape for the result at `position`."""
         return self.calls.setdefault(position, CompiledCall(self, position))
 
-    def holds(self) -> bool:
-        """Whether tensors found elsewhere are of the types, and have gradients or none, as when it was traced, and
-        optimisers have the options that they had."""
-        for tensor, empty in self.guards:
-            if (tensor.grad is None) is not empty:
-                return False
+    def guard(self, parameters: Sequence[Tensor], grads: Mapping[int, Tensor | None]) -> None:
+        """From here on hold only as long as these have gradients, or none, as they had (by `id`) before the call."""
+        self.guarded = list(parameters)
+        self.empty = [grads[id(t)] is None for t in self.guarded]
+        updated = set(map(id, self.traced.mutated))
+        self.used_up = [t for t, empty in zip(self.guarded, self.empty, strict=True) if not empty and id(t) in updated]
+
+    def bound(self) -> list[Any] | None:
+        """The arrays, as of now, of the inputs that the caller does not give.
+
+        None if the program may not run: tensors found elsewhere are of other types, or have gradients where they had
+        none (or none where they had some), or optimisers have other options than when it was traced.
+        """
+        if [grad is None for grad in map(GRAD, self.guarded)] != self.empty:
+            return None
         for read, before in self.traced.relied:
             if read() != before:
-                return False
-        for tensor, shape, dtype in self.seen:
-            array = tensor.payload
-            if array.shape != shape or (array.dtype is not dtype and array.dtype != dtype):
-                return False
-        return True
+                return None
+        arrays = list(map(PAYLOAD, self.seen))
+        if not _are(arrays, self.fitting):
+            if [(array.shape, array.dtype) for array in arrays] != self.types:
+                return None
+            self.fitting = list(map(weakref.ref, arrays))
+        if self.is_seen and self.preparation is None:
+            return arrays
+        del arrays  # whoever holds one counts as somebody who may write
+        if self.preparation is not None:
+            self.preparation.refresh()
+        found = [owner.owner.grad if type(owner) is GradOf else owner for owner in self.owners]
+        return [thing.payload if isinstance(thing, Tensor) else thing for thing in found]
 
 
 @dataclass(frozen=True)
