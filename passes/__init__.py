@@ -18,6 +18,7 @@ from .pack_operands import PackOperands
 from .pipeline import History, Pass, Pipeline, Stage, launches
 from .plan_memory import plan_memory
 from .recompute import Recompute
+from .remake_late import RemakeLate
 from .remove_dead import RemoveDead
 from .rewrite import By, Rule, Table, rewrite
 from .simplify import Simplify
@@ -28,6 +29,6 @@ from .standard import LOWERING, PIPELINES, STANDARD
 __all__ = [
     "LOWERING", "PIPELINES", "STANDARD", "AssignLayout", "By", "Differentiate", "ExpandComposites", "FilterMinimally",
     "FoldBatchNorm", "FoldConstants", "Fuse", "History", "HoistBound", "MergeCommon", "OrderNodes", "PackOperands",
-    "Pass", "Pipeline", "Recompute", "RemoveDead", "Rule", "Simplify", "SinkTransposes", "SplitSums", "Stage",
-    "Table", "check_same_meaning", "find_culprit", "launches", "plan_memory", "reverse", "rewrite",
+    "Pass", "Pipeline", "Recompute", "RemakeLate", "RemoveDead", "Rule", "Simplify", "SinkTransposes", "SplitSums",
+    "Stage", "Table", "check_same_meaning", "find_culprit", "launches", "plan_memory", "reverse", "rewrite",
 ]

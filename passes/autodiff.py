@@ -45,8 +45,9 @@ def reverse(outputs: Sequence[Any], cotangents: Sequence[Any], record_of: Record
         if visit is not None:
             found |= {id(out): visit(out, found[id(out)]) for out in record.outputs if id(out) in found}
         grads = [found.get(id(out)) for out in record.outputs]
-        if any(g is not None for g in grads):
-            for operand, grad in zip(record.targets or record.operands, pull_back(record, grads), strict=True):
+        operands = record.targets or record.operands
+        if any(g is not None for g in grads) and any(operand.dtype.is_float for operand in operands):  # not a literal
+            for operand, grad in zip(operands, pull_back(record, grads), strict=True):
                 if grad is not None and operand.dtype.is_float:
                     _accumulate(found, operand, grad)
     return found

@@ -2,7 +2,7 @@
 
     FoldConstants()(graph)
 
-Known are literals, `iota`, and bound inputs whose array is read-only (parameters that may still be trained are
+Known are literals, `iota`, and bound inputs whose array nobody can write (parameters that may still be trained are
 writeable, and so are left alone; mark frozen ones with `array.flags.writeable = False`). A known result of at most 16
 elements becomes a literal; a bigger one becomes a bound input, but only if it takes no more memory than the bound
 inputs it comes from: `broadcast_to(0, (4096, 4096))` stays as it is.

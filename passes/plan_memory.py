@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import accumulate
 
 from tinytorch.ir import Graph, Kind, MemoryPlan, Node, Value
 from tinytorch.ir.domain import find_domain
@@ -63,15 +62,6 @@ def most_alive(graph: Graph, plan: MemoryPlan) -> int:
         if owner in spans:
             spans[owner][1] = max(spans[owner][1], lives.dies[value])
     return _peak((_aligned(v.type.nbytes), first, last) for v, (first, last) in spans.items())
-
-
-def alive_at(lives: Lives) -> list[int]:
-    """The bytes that live in the arena while each node runs, if none but donated inputs are overwritten."""
-    changes = [0] * (len(lives.graph.nodes) + 2)
-    for value in lives.residents(lives.donations()):
-        changes[lives.born[value]] += value.type.nbytes
-        changes[lives.dies[value] + 1] -= value.type.nbytes
-    return list(accumulate(changes))[:len(lives.graph.nodes)]
 
 
 # -- who lives when ----------------------------------------------------------------------------------------------------

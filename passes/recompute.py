@@ -31,17 +31,28 @@ class Recompute:
     """Replace operands of fused kernels by the cheap operations that make them."""
 
     def __call__(self, graph: Graph, /) -> Graph:
-        origin: dict[Value, Node] = {}
-        for node in graph.nodes:
-            for part in (node,) if node.body is None else node.body.nodes:
-                origin |= dict.fromkeys(part.outputs, part)
+        origin = parts_of(graph)
         visible = {*graph.inputs, *(v for node in graph.nodes for v in node.outputs)}
         numbers = {v for v in visible if v.type.size == 1}
-        order = {node: number for number, node in enumerate(dict.fromkeys(origin.values()))}
+        order = numbered(origin)
         nodes = tuple(_with_fewer_operands(node, origin, order, numbers) for node in graph.nodes)
         if nodes == graph.nodes:
             return graph
         return _without_unread_results(graph.with_(nodes=nodes))
+
+
+def parts_of(graph: Graph) -> dict[Value, Node]:
+    """Who makes each value, inside fused nodes too, in order."""
+    origin: dict[Value, Node] = {}
+    for node in graph.nodes:
+        for part in (node,) if node.body is None else node.body.nodes:
+            origin |= dict.fromkeys(part.outputs, part)
+    return origin
+
+
+def numbered(origin: dict[Value, Node]) -> dict[Node, int]:
+    """The nodes of `parts_of` by their order."""
+    return {node: number for number, node in enumerate(dict.fromkeys(origin.values()))}
 
 
 def _with_fewer_operands(node: Node, origin: dict[Value, Node], order: dict[Node, int], numbers: set[Value]) -> Node:
@@ -53,20 +64,20 @@ def _with_fewer_operands(node: Node, origin: dict[Value, Node], order: dict[Node
     kept, added = dict.fromkeys(body.inputs), dict[Node, None]()
     latest = sorted(body.inputs, key=lambda v: order[origin[v]] if v in origin else -1, reverse=True)
     for value in latest:
-        cone = None if value in numbers else _cone(value, (kept.keys() | own | numbers) - {value}, origin)
+        cone = None if value in numbers else cheap_cone(value, (kept.keys() | own | numbers) - {value}, origin)
         if cone is None:
             continue
-        trial = _body(body, {**added, **cone}, order)
+        trial = body_with(body, {**added, **cone}, order)
         if style_of(trial) == node.attrs["style"]:
             kept, added = dict.fromkeys(trial.inputs), {**added, **cone}
             own |= {v for n in cone for v in n.outputs}
     if not added:
         return node
-    body = _body(body, added, order)
+    body = body_with(body, added, order)
     return replace(node, inputs=body.inputs, attrs={**node.attrs, "body": body})
 
 
-def _cone(value: Value, known: Container[Value], origin: dict[Value, Node]) -> dict[Node, None] | None:
+def cheap_cone(value: Value, known: Container[Value], origin: dict[Value, Node]) -> dict[Node, None] | None:
     """The cheap operations that make `value` of known ones; None if there are none."""
     cone: dict[Node, None] = {}
     stack = [value]
@@ -87,7 +98,7 @@ def _is_cheap(node: Node) -> bool:
     return not slow and node.op.kind is not Kind.REDUCE and "extent" not in node.attrs and is_loop_op(node)
 
 
-def _body(body: Graph, added: Iterable[Node], order: dict[Node, int]) -> Graph:
+def body_with(body: Graph, added: Iterable[Node], order: dict[Node, int]) -> Graph:
     """`body` with these nodes too, in order (a product stays the first), and the operands that are left."""
     nodes = sorted({*added, *body.nodes}, key=lambda n: (n.op.kind is not Kind.CONTRACT, order[n]))
     made = {v for n in nodes for v in n.outputs}

@@ -17,6 +17,7 @@ from .merge_common import MergeCommon
 from .order_nodes import OrderNodes
 from .pack_operands import PackOperands
 from .recompute import Recompute
+from .remake_late import RemakeLate
 from .remove_dead import RemoveDead
 from .simplify import Simplify
 from .sink_transposes import SinkTransposes
@@ -25,5 +26,5 @@ from .split_sums import SplitSums
 LOWERING = (ExpandComposites(), PackOperands())  # what the runtime cannot do without
 STANDARD = (Simplify(), FoldBatchNorm(), FoldConstants(), ExpandComposites(), Simplify(), SinkTransposes(),
             FilterMinimally(), AssignLayout(), MergeCommon(), RemoveDead(), HoistBound(), SplitSums(), Fuse(),
-            Recompute(), PackOperands(), OrderNodes())
+            Recompute(), PackOperands(), OrderNodes(), RemakeLate())
 PIPELINES: dict[str, tuple[Any, ...]] = {"train": STANDARD, "infer": STANDARD, "none": LOWERING}
