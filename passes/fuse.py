@@ -24,6 +24,7 @@ from tinytorch.ir.domain import Domain, find_domain, is_loop_op
 from .remove_dead import RemoveDead
 
 MOST_OPERANDS = 24  # of one kernel: pointers, strides and vector registers run out
+MOST_NODES = 128  # of one kernel: its text is written, and compiled, in time that grows faster than they do
 PRODUCTS = (ops.matmul, ops.convolve, ops.filter_tiles)
 LEAST_COLUMNS = 32  # of one work item that folds columns
 SERIAL_ROW = 1 << 14  # elements that one work item may walk more than once when there is nothing else to share out
@@ -97,7 +98,7 @@ class _Fusion:
         key = tuple(union)
         if len(union) == len(mine.nodes):
             return False
-        if key in self.refused:
+        if len(union) > MOST_NODES or key in self.refused:
             return False
         style = style_of(self.body(union))
         if style is None or self._comes_back(union):

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from tinytorch.ir import Graph, Kind, MemoryPlan, Node, Value
 from tinytorch.ir.domain import find_domain
@@ -62,6 +63,15 @@ def most_alive(graph: Graph, plan: MemoryPlan) -> int:
         if owner in spans:
             spans[owner][1] = max(spans[owner][1], lives.dies[value])
     return _peak((_aligned(v.type.nbytes), first, last) for v, (first, last) in spans.items())
+
+
+def alive_at(lives: Lives, residents: Iterable[Value]) -> list[int]:
+    """The bytes of `residents` that live while each node runs."""
+    changes = [0] * (len(lives.graph.nodes) + 2)
+    for value in residents:
+        changes[lives.born[value]] += value.type.nbytes
+        changes[lives.dies[value] + 1] -= value.type.nbytes
+    return list(accumulate(changes))[:len(lives.graph.nodes)]
 
 
 # -- who lives when ----------------------------------------------------------------------------------------------------

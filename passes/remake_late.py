@@ -17,7 +17,7 @@ from tinytorch.ir import Graph, Node, Value, ops
 from tinytorch.ir.graph import substitute
 
 from .fuse import style_of
-from .plan_memory import Lives
+from .plan_memory import Lives, alive_at
 from .recompute import body_with, cheap_cone, numbered, parts_of
 from .remove_dead import RemoveDead
 
@@ -77,15 +77,8 @@ def _until_overwritten(graph: Graph, places: dict[Node, int]) -> dict[Value, int
 def _most_alive(lives: Lives) -> tuple[int, list[Value]]:
     """The number of the node at which most bytes of intermediates live, and those."""
     residents = lives.residents({})
-    changes = [0] * (len(lives.graph.nodes) + 2)
-    for value in residents:
-        changes[lives.born[value]] += value.type.nbytes
-        changes[lives.dies[value] + 1] -= value.type.nbytes
-    total, most, moment = 0, -1, 0
-    for number, change in enumerate(changes):
-        total += change
-        if total > most:
-            most, moment = total, number
+    alive = alive_at(lives, residents)
+    moment = max(range(len(alive)), key=alive.__getitem__, default=0)
     return moment, [v for v in residents if lives.born[v] <= moment <= lives.dies[v]]
 
 

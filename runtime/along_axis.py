@@ -120,7 +120,7 @@ BEST_COLUMNS = COLUMNS + """\
 SCRATCH_BYTES = 2 * 8 * COLUMN_BLOCKS[0]
 
 
-def axis_kernel(name: str, body: str, node: Node, operands: dict[str, int], integers: dict[str, int], extent: int,
+def _axis_kernel(name: str, body: str, node: Node, operands: dict[str, int], integers: dict[str, int], extent: int,
                 chunks: int) -> Launch:
     """A kernel of packed operands: `body` for each item, its operands and `integers` by name."""
     words: list[Word] = []
@@ -160,7 +160,7 @@ def emit_take(node: Node, strides: Strides, threads: int) -> list[Launch]:
     outer, extent, inner = _split(node.inputs[0].type, node.attrs["axis"])
     count = node.inputs[1].type.size
     items = outer * count if inner else 0
-    return [axis_kernel("take", TAKE, node, {"x": 0, "index": 1}, {"extent": extent, "inner": inner, "count": count},
+    return [_axis_kernel("take", TAKE, node, {"x": 0, "index": 1}, {"extent": extent, "inner": inner, "count": count},
                         items, chunks_for(items * (inner + 4), items, threads))]
 
 
@@ -169,7 +169,7 @@ def emit_scatter_add(node: Node, strides: Strides, threads: int) -> list[Launch]
     outer, extent, inner = _split(node.inputs[0].type, node.attrs["axis"])
     count, block = node.inputs[1].type.size, column_block(outer, inner)
     items = outer * -(-inner // block)
-    return [axis_kernel("scatter_add", SCATTER, node, {"index": 1, "more": 2},
+    return [_axis_kernel("scatter_add", SCATTER, node, {"index": 1, "more": 2},
                         {"extent": extent, "inner": inner, "count": count, "block": block}, items,
                         chunks_for(outer * count * inner, items, threads))]
 
@@ -179,7 +179,7 @@ def emit_take_along(node: Node, strides: Strides, threads: int) -> list[Launch]:
     axis = node.attrs["axis"]
     outer, extent, inner = _split(node.inputs[0].type, axis)
     count = node.inputs[1].shape[axis]
-    return [axis_kernel("take_along", TAKE_ALONG, node, {"x": 0, "index": 1},
+    return [_axis_kernel("take_along", TAKE_ALONG, node, {"x": 0, "index": 1},
                         {"extent": extent, "inner": inner, "count": count}, outer * count,
                         chunks_for(4 * outer * count * inner, outer * count, threads))]
 
@@ -189,7 +189,7 @@ def emit_put_along(node: Node, strides: Strides, threads: int) -> list[Launch]:
     axis = node.attrs["axis"]
     outer, extent, inner = _split(node.inputs[0].type, axis)
     count = node.inputs[1].shape[axis]
-    return [axis_kernel("put_along", PUT_ALONG, node, {"index": 1, "more": 2},
+    return [_axis_kernel("put_along", PUT_ALONG, node, {"index": 1, "more": 2},
                         {"extent": extent, "inner": inner, "count": count}, outer,
                         chunks_for(4 * outer * count * inner, outer, threads))]
 
@@ -213,4 +213,5 @@ def _by_axis(name: str, rows: str, columns: str, node: Node, threads: int) -> La
     if inner != 1:
         block = column_block(outer, inner)
         text, items, words = columns, outer * -(-inner // block), {"extent": extent, "inner": inner, "block": block}
-    return axis_kernel(name, text, node, {"x": 0}, words, items, chunks_for(2 * outer * extent * inner, items, threads))
+    chunks = chunks_for(2 * outer * extent * inner, items, threads)
+    return _axis_kernel(name, text, node, {"x": 0}, words, items, chunks)

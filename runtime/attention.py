@@ -16,13 +16,14 @@ from collections.abc import Sequence
 
 from tinytorch.ir import Node, TensorType, ops
 
-from .attention_text import APPLY, BACKWARD, BACKWARD_MASK, FORWARD, FORWARD_MASK, KERNEL, NUMBER, POWER, fill
+from .attention_text import APPLY, BACKWARD, BACKWARD_MASK, FORWARD, FORWARD_MASK, KERNEL, NUMBER, POWER
 from .build import KernelSource, vector_bits
 from .launch import SCRATCH, ArgumentTable, Launch, Ref, ScratchStride, chunks_for, float_word
+from .matmul import TILE_ROWS, VECTORS
+from .template import fill
 
 Strides = Sequence[tuple[int, ...]]
 FORWARD_BLOCK, BACKWARD_BLOCK = 64, 32  # keys, queries that meet a panel in one go
-ROWS, VECTORS = {512: 8, 256: 6, 128: 4}, 2  # of a tile: rows by vector bits, vectors side by side
 EXP = 16         # an exponential, in multiply-adds, with all that belongs to a score
 
 
@@ -90,7 +91,7 @@ class _Form:
 
     def __init__(self, value_dim: int, head_dim: int) -> None:
         bits = vector_bits()
-        self.lanes, self.rows = bits // 32, ROWS[bits]
+        self.lanes, self.rows = bits // 32, TILE_ROWS[bits][0]
         self.cols = VECTORS * self.lanes
         self.pitch = -(-self.cols // self.rows) * self.rows
         self.wide, self.wide_v = (self.vectors(n) * self.lanes for n in (head_dim, value_dim))

@@ -12,10 +12,6 @@ Scores lie as the product gives them, and are scaled when they have been shifted
 near 0, and the greatest is 1.
 """
 
-from __future__ import annotations
-
-from textwrap import indent
-
 KERNEL = '''\
 """<title>
 
@@ -281,18 +277,3 @@ NUMBER = {"bool": "select(load_bool(mask, masks + key * mask_key, 14), ONE, ZERO
           "f32": "load(mask, masks + key * mask_key, 14)"}
 APPLY = {"bool": "select(seen > ZERO, x, NEVER)", "f32": "fma(x, factor, seen)"}
 POWER = (1.00000003, 0.499999941, 0.166664288, 0.0416680165, 0.00837437104, 0.00138434028)  # relative error 2e-9
-
-
-def fill(template: str, **blocks: object) -> str:
-    """The template with each `<name>` replaced; alone on its line, by a block of lines, indented alike."""
-    lines = []
-    for line in template.splitlines():
-        name = line.strip()
-        if name.startswith("<") and name.endswith(">") and name[1:-1] in blocks:
-            block = str(blocks[name[1:-1]]).rstrip("\n")
-            lines += [indent(block, line[:len(line) - len(name)])] if block else []
-            continue
-        for key, value in blocks.items():
-            line = line.replace(f"<{key}>", str(value))
-        lines.append(line)
-    return "\n".join(lines) + "\n"

@@ -12,9 +12,17 @@ from tinytorch.ir.types import row_major_strides
 
 from .expression import checked_extent, expression, is_storage, literal
 from .launch import SCRATCH, ArgumentTable, Launch, Ref, ScratchStride, Word
-from .matmul import Epilogue, MatmulPlan, Windows, emit_matmul, first_word, plan_matmul, plan_tiles, plan_windows
-
-SCRATCH_WORD = 2
+from .matmul import (
+    SCRATCH_WORD,
+    Epilogue,
+    MatmulPlan,
+    Windows,
+    emit_matmul,
+    first_word,
+    plan_matmul,
+    plan_tiles,
+    plan_windows,
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,7 @@ def _batch_strides(strides: Sequence[int], shape: Sequence[int], batch: Sequence
 
 
 def kernel_name(body: Graph) -> str:
+    """The name of a kernel that computes `body`: its ops, one after the other."""
     return "_".join(node.op.name for node in body.nodes if node.op.kind.launches)[:60]
 
 

@@ -3,47 +3,80 @@
     emit_depthwise(node, strides, aliases, threads)           with the pointwise ops after it as its epilogue
     emit_depthwise_products(node, strides, threads)           the gradient by the weight (`window_products`)
 
-A register tile of channels times channels has nothing to do here: the innermost loops run over the channels, which are
-packed, as in pooling. The elements of a window stand one by one in the text and are summed in registers; those outside
-the image are read from a row of zeros in scratch memory. The gradient by the weight takes a row of the kernel at a
-time, and several pixels of the image in one go. The text depends on the kernel's extents, and on no others.
+A register tile of channels times channels has nothing to do here: vectors hold channels, which are packed. The taps of
+the kernel stand one by one in the text, for several pixels of a row at once: a weight is loaded once for all of them,
+and so is an element of x that lies in more than one of their windows. Sums stay in registers up to the epilogue.
+Addresses are found once for these pixels, before the loop over the channels; those outside the image are those of a
+row of zeros in scratch memory. What is left over, pixels or channels, is done one pixel at a time.
+
+Where x is spread (the gradient of a strided convolution), output `spread · m + f` meets only some of the taps, the same
+for all m: each such phase f is a convolution of its own, with a smaller kernel, dense on x. So along each axis
+
+    output spread · m + f = Σ_n w[taps[n]] x[m · step + at + n · hop]
+
+The text depends on taps, steps and hops, and on no extents of images. The gradient by the weight takes a row of the
+kernel at a time, and several pixels of the image in one go.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product as pairs
 from textwrap import indent
 
 from tinytorch.ir import Graph, Node, Value, ops
 from tinytorch.ir.types import Shape
 
-from .build import KernelSource
+from .build import KernelSource, vector_bits
 from .contract import EpilogueWriter, kernel_name
-from .expression import IMPORTS
+from .expression import CONSTANT_SCOPE, IMPORTS
 from .launch import SCRATCH, ArgumentTable, Launch, Ref, ScratchStride, chunks_for
-from .pooling import COLUMNS, ROWS, put
+from .pooling import put
 
 MOST_TAPS = 49  # elements of a kernel that the text holds one by one
-AT_ONCE = 4     # pixels of a row that the gradient by the weight takes in one go
+MOST_PHASES = 4  # of outputs, likewise
+AT_ONCE = 4  # pixels of a row that are taken in one go
+VECTORISED = 16  # multiplications and additions that take as long as a simple operation of `chunks_for`
 
 FORWARD = """\
 zero_fill(zeros, channels * {bytes})
+whole = channels // {LANES} * {LANES}
 for item in range(lo, hi):
-    image, top = item // rows, item % rows * step_h - low_h
+    image, row = item // rows, item % rows
+    {PHASES}
+"""
+
+# The outputs of one phase along both axes in a row. Row p of x that they meet begins at r{p}, with s{p} bytes from one
+# pixel to the next: none if it is outside the image, and the row is zeros.
+PHASE = """\
+if row % {spread_h} == {f_h}:
+    top, count = row // {spread_h} * {step_h} + at_h{f_h}, (columns - {f_w} + {spread_w} - 1) // {spread_w}
+    first, last = -(at_w{f_w} // {step_w}), (width - 1 - {reach} - at_w{f_w}) // {step_w}  # whose windows are inside
     {ROWS}
-    for column in range(columns):
-        left, i = column * step_w - low_w, item * columns + column
-        {COLUMNS}
-        {ROW}
-        source = x + (image * x_n + top * x_h + left * x_w) * {bytes}
-        {PLACES}
-        if p1 - p0 < kh or q1 - q0 < kw:
-            {BORDERS}
-        for j in range(channels):
-            {TAPS}
-            {EPILOGUE}
+    m = 0
+    while m < count:
+        left, i = m * {step_w} + at_w{f_w}, item * columns + m * {spread_w} + {f_w}
+        taken, start = min({at_once}, count - m), 0
+        if taken == {at_once}:
+            {PLACES}
+            if m < first or m + {at_once} - 1 > last:
+                {BORDER}
+            pixel = i
+            for block in range(0, whole, {LANES}):
+                for j in range(block, block + {LANES}):
+                    {MANY}
+            start, i = whole, pixel
+        m += taken
+        if start < channels:
+            for n in range(taken):
+                {PLACE}
+                {EDGE}
+                for j in range(start, channels):
+                    {ONE}
+                left, i = left + {step_w}, i + {spread_w}
 """
 
 PRODUCTS = """\
@@ -73,12 +106,43 @@ for item in range(lo, hi):
 """
 
 
+
+@dataclass(frozen=True)
+class Phase:
+    """Every `spread`-th output along an axis, from number `first` on: output spread · m + first is the sum over n of
+    tap `taps[n]` times element m · step + at + n · hop of x."""
+
+    first: int
+    spread: int
+    taps: tuple[int, ...]
+    step: int
+    hop: int
+    at: int
+
+    @property
+    def reach(self) -> int:
+        """From the first element of a window to the last."""
+        return max(len(self.taps) - 1, 0) * self.hop
+
+
+def phases(size: int, stride: int, low: int, gap: int, spread: int) -> list[Phase]:
+    """The phases along an axis of a convolution of this kernel: output o meets, at tap k, element
+    (o · stride + k · gap - low) / spread of x, if that is whole. Only one of stride and spread is more than 1."""
+    found = []
+    for first in range(spread):
+        begin = first * stride - low
+        taps = tuple(k for k in range(size) if (begin + k * gap) % spread == 0)
+        at = (begin + taps[0] * gap) // spread if taps else 0
+        found.append(Phase(first, spread, taps, stride, gap // math.gcd(gap, spread), at))
+    return found
+
+
 def is_depthwise(node: Node) -> bool:
     """Whether `node`, a `convolve` or `window_products`, is for these kernels."""
     x, y = (v.shape for v in node.inputs)
     taps = y[:2] if node.op is ops.convolve else node.attrs["size"]
-    return (node.attrs["groups"] == x[3] == y[3] and x[3] > 1 and math.prod(taps) <= MOST_TAPS
-            and node.attrs["spread"] == (1, 1))
+    return node.attrs["groups"] == x[3] == y[3] and x[3] > 1 and math.prod(taps) <= MOST_TAPS and (
+        math.prod(node.attrs["spread"]) <= MOST_PHASES)
 
 
 def emit_depthwise(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int], threads: int) -> Launch:
@@ -87,28 +151,108 @@ def emit_depthwise(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapp
     product = body.nodes[0]
     x, weight = product.inputs
     slots = [body.inputs.index(v) for v in product.inputs] if node.body else [0, 1]
-    out, (kh, kw) = product.output.type, weight.shape[:2]
+    out, attrs = product.output.type, product.attrs
     table = ArgumentTable()
     _operand(table, "x", slots[0], strides[slots[0]])
     table.pointer("w", Ref("input", slots[1]))
-    _numbers(table, product, (kh, kw), x, out.shape)
+    down, across = (phases(*numbers) for numbers in zip(weight.shape[:2], *(
+        attrs[key] for key in ("stride", "low", "dilation", "spread")), strict=True))
+    for axis, found in zip("hw", (down, across), strict=True):
+        for phase in found:
+            table.integer(f"at_{axis}{phase.first}", phase.at)
+    for name, number in zip(("height", "width", "channels", "rows", "columns"), (*x.shape[1:], *out.shape[1:3]),
+                            strict=True):
+        table.integer(name, number)
     scratch = -(-out.shape[3] * out.dtype.itemsize // 64) * 64
     table.integer("row_bytes", ScratchStride(scratch))
     table.add("zeros", SCRATCH, "pointer(args, {}) + slot * row_bytes")
     epilogue = EpilogueWriter(2, 1, table).write(body, product, strides, aliases)
-    taps = [*pairs(range(kh), range(kw))]
-    places = [f"x{p}_{q} = source + ({p} * gap_h * x_h + {q} * gap_w * x_w) * {{bytes}}" for p, q in taps]
-    borders = [f"x{p}_{q} = select((p0 <= {p}) & ({p} < p1) & (q0 <= {q}) & ({q} < q1), x{p}_{q}, zeros)"
-               for p, q in taps]
-    loads = [f"load_{{T}}(x{p}_{q}, j, {{X}}), load_{{T}}(w, {n} * channels + j, {{W}})"
-             for n, (p, q) in enumerate(taps)]
-    sums = [f"acc = fma({pair}, {'acc' if n else '{T}(0)'})" for n, pair in enumerate(loads)]
-    parts = {"PLACES": places, "BORDERS": borders, "TAPS": sums, "ROW": epilogue.row, "EPILOGUE": epilogue.body}
-    text = put(FORWARD, ROWS=ROWS, COLUMNS=COLUMNS, **{name: _lines(part) for name, part in parts.items()},
-               X=str(slots[0]), W=str(slots[1]))
-    extent, work = math.prod(out.shape[:2]), 2 * out.size * kh * kw
+    written = [aliases.get(n, len(body.inputs) + n) for n in range(len(body.outputs))]
+    apart = _Apart(written, len(body.inputs) + len(body.outputs))
+    text = "".join(_phase(h, w, weight.shape[1], slots, [*epilogue.row, *epilogue.body], apart)
+                   for h, w in pairs(down, across))
+    text = put(FORWARD, PHASES=text, LANES=str(vector_bits() // (8 * out.dtype.itemsize)))
+    extent, work = math.prod(out.shape[:2]), product.op.flops(out, x.type, weight.type, **attrs) // VECTORISED
     source = _source(kernel_name(body), "a convolution of each channel on its own", table, text, out.dtype.name)
     return Launch(source, tuple(table.words), extent, chunks_for(work, extent, threads), scratch)
+
+
+@dataclass(frozen=True)
+class _Apart:
+    """Scopes that tell the elements of pixels done at once from each other, where a kernel writes."""
+
+    written: Sequence[int]
+    free: int  # the first scope that no operand has
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels there are scopes for."""
+        return AT_ONCE if self.free + (AT_ONCE - 1) * len(self.written) <= CONSTANT_SCOPE else 1
+
+    def lines(self, lines: Sequence[str], pixel: int) -> list[str]:
+        """The same loads and stores, of another pixel."""
+        def renumber(found: re.Match[str]) -> str:
+            scope = int(found[2])
+            if pixel and scope in self.written:
+                scope = self.free + (pixel - 1) * len(self.written) + self.written.index(scope)
+            return f"{found[1]}{scope})"
+        return [re.sub(r"^((?:v_\w+ = load|store)_.*, )(\d+)\)$", renumber, line) for line in lines]
+
+
+def _phase(h: Phase, w: Phase, kw: int, slots: Sequence[int], epilogue: Sequence[str], apart: _Apart) -> str:
+    """The text for the outputs of these phases along both axes."""
+    starts = [f"line = top + {p * h.hop}\n"
+              "inside = (line >= 0) & (line < height)\n"
+              f"r{p} = select(inside, x + (image * x_n + line * x_h) * {{bytes}}, zeros)\n"
+              f"s{p} = select(inside, x_w * {{bytes}}, 0)" for p in range(len(h.taps))]
+    many, one = _columns(w, apart.pixels), _columns(w, 1)
+    return put(PHASE, ROWS=_lines(starts), PLACES=_lines(_places(h, many)),
+               BORDER=_lines(_outside(h, many) or ["pass"]),
+               PLACE=_lines(_places(h, one)), EDGE=_lines(_outside(h, one)),
+               MANY=_lines(_sums(h, w, kw, apart.pixels, slots, epilogue, apart)),
+               ONE=_lines(_sums(h, w, kw, 1, slots, epilogue, apart)), at_once=str(apart.pixels), reach=str(w.reach),
+               f_h=str(h.first), f_w=str(w.first), step_h=str(h.step), step_w=str(w.step), spread_h=str(h.spread),
+               spread_w=str(w.spread))
+
+
+def _columns(w: Phase, pixels: int) -> list[int]:
+    """The columns of x, from `left` on, in the windows of some pixels."""
+    return sorted({n * w.step + q * w.hop for n in range(pixels) for q in range(len(w.taps))})
+
+
+def _places(h: Phase, columns: Sequence[int]) -> list[str]:
+    """The addresses of those columns in each row of the taps: steps from one to the next, no products."""
+    lines = []
+    for p in range(len(h.taps)):
+        before = f"r{p} + left * s{p}"
+        for last, k in zip([0, *columns], columns, strict=False):
+            lines.append(f"x{p}_{k} = {before}" + (f" + {k - last} * s{p}" if k > last else ""))
+            before = f"x{p}_{k}"
+    return lines
+
+
+def _outside(h: Phase, columns: Sequence[int]) -> list[str]:
+    """Zeros in place of those that are outside the image."""
+    lines = []
+    for k in columns if h.taps else ():
+        lines.append(f"inside = (left + {k} >= 0) & (left + {k} < width)")
+        lines += [f"x{p}_{k} = select(inside, x{p}_{k}, zeros)" for p in range(len(h.taps))]
+    return lines
+
+
+def _sums(h: Phase, w: Phase, kw: int, pixels: int, slots: Sequence[int], epilogue: Sequence[str],
+          apart: _Apart) -> list[str]:
+    """One channel of some pixels: loads, sums, epilogues."""
+    lines = [f"acc{n} = {{T}}(0)" for n in range(pixels)]
+    for p, tap_h in enumerate(h.taps):
+        lines += [f"v{k} = load_{{T}}(x{p}_{k}, j, {slots[0]})" for k in _columns(w, pixels)]
+        for q, tap_w in enumerate(w.taps):
+            lines.append(f"u = load_{{T}}(w, {tap_h * kw + tap_w} * channels + j, {slots[1]})")
+            lines += [f"acc{n} = fma(v{n * w.step + q * w.hop}, u, acc{n})" for n in range(pixels)]
+    for n in range(pixels):
+        place = [f"i = pixel + {n * w.spread}"] if pixels > 1 else []
+        lines += [*place, f"acc = acc{n}", *apart.lines(epilogue, n)]
+    return lines
 
 
 def emit_depthwise_products(node: Node, strides: Sequence[tuple[int, ...]], threads: int) -> list[Launch]:

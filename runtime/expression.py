@@ -71,12 +71,13 @@ def identity(node: Node) -> str:
     return f"{dtype}({low if name == 'max' else high})"
 
 
-def fold(node: Node, accumulator: str, operand: str) -> str:
-    """One step of a reduction."""
+def fold(node: Node, accumulator: str, operand: str, in_order: bool = False) -> str:
+    """One step of a reduction; `in_order` keeps the compiler from joining it with others in another order."""
     assert node.op.scalar is not None
     dtype = node.output.dtype
     template = BOOLEAN.get(node.op.scalar, node.op.scalar) if dtype.kind == "b" else node.op.scalar
-    text = (FOLD.get(template, template) if dtype.kind == "f" else template).format(accumulator, operand)
+    loose = dtype.kind == "f" and not in_order
+    text = (FOLD.get(template, template) if loose else template).format(accumulator, operand)
     return f"{caster(dtype)}({text})" if dtype.kind in "iu" else text
 
 

@@ -26,12 +26,12 @@ from tinytorch.ir.errors import CompileError
 
 from .build import KernelSource, vector_bits
 from .expression import IMPORTS, caster, checked_extent, compute_type, expression, fold, identity, is_storage, literal
+from .fold_text import ColumnFold, Loop, columns, fold_columns, fold_rows, indent
 from .launch import SCRATCH, ArgumentTable, Launch, ScratchStride, chunks_for
 from .nest import SCRATCH_SCOPE, TILE, Nest, Place
 
 SCRATCH_SCOPES = 11  # rows of scratch memory share that many
 DEAR = 4  # what costs more to compute again than so many simple operations is kept
-ROWS, SHORT = 8, 8  # rows that a fold of columns takes at a time if the text of a step has no more than so many lines
 SLOW = ("div", "sqrt", "rsqrt", "mod", "floor_div")  # they count as much as a transcendental function
 
 
@@ -254,7 +254,7 @@ class _Emitter:
             self.table.lines += [f"{row.name} = scratch + {row.name}_begin" for row in self.rows]
         name = f"{self.nest.style}_{_shown(self.body)}"
         head = [f'"""{_summary(self.body)}"""', "", IMPORTS, *self._turns(), "", f"def {name}(args, lo, hi, slot):"]
-        text = "\n".join([*head, *_indent([*self.table.lines, *self.top.lines, *lines])]) + "\n"
+        text = "\n".join([*head, *indent([*self.table.lines, *self.top.lines, *lines])]) + "\n"
         work = math.prod(self.nest.extents) * max(1, sum(8 if n.op.transcendental else 1 for n in self.body.nodes))
         nothing = not any(v.type.size for v in self.body.outputs)
         extent = 0 if nothing else self.nest.work_items()
@@ -264,7 +264,7 @@ class _Emitter:
     def _assemble(self, operands: Mapping[Node, str]) -> list[str]:
         nest = self.nest
         if nest.flat:
-            return ["for i in range(lo, hi):", *_indent(self.inner[0].text or ["pass"])]
+            return ["for i in range(lo, hi):", *indent(self.inner[0].text or ["pass"])]
         parts = [*nest.decode(), *self.items[0].lines]
         if nest.style in ("points", "tiles"):
             parts += [line for value in self.turned for line in self._turn(value)]
@@ -276,12 +276,12 @@ class _Emitter:
                 parts += self.items[stage + 1].lines
         for block in self.items:
             parts += block.stores
-        return ["for item in range(lo, hi):", *_indent(parts)]
+        return ["for item in range(lo, hi):", *indent(parts)]
 
     def _walk(self, lines: list[str]) -> list[str]:
         """These lines inside the loops that an item walks."""
         for k in reversed(self.nest.walk) if lines else ():
-            lines = [f"for {self.nest.counter(k)} in {self.nest.span(k)}:", *_indent(lines)]
+            lines = [f"for {self.nest.counter(k)} in {self.nest.span(k)}:", *indent(lines)]
         return lines
 
     # -- tiles ---------------------------------------------------------------------------------------------------------
@@ -313,53 +313,48 @@ class _Emitter:
                 f"        store_{dtype}({tile.name}, {self._tile_index()}, "
                 f"load_{dtype}({place.name}, {start}, {place.scope}), {tile.scope})"]
 
+    def _loops(self) -> list[Loop]:
+        return [(self.nest.counter(k), f"n_{k}") for k in self.nest.walk]
+
     def _row_stage(self, stage: int, folds: Sequence[tuple[Node, str]]) -> list[str]:
-        names = {node: self._accumulator(node) for node, _ in folds}
-        start = [f"{name} = {identity(node)}" for node, name in names.items()]
-        steps = [f"{names[node]} = {fold(node, names[node], operand)}" for node, operand in folds]
-        rounded = [f"{name} = {caster(node.output.dtype)}({name})"
-                   for node, name in names.items() if is_storage(node.output.dtype)]
-        return [*start, *self._walk([*self.inner[stage].text, *steps]), *rounded]
+        if not folds:
+            return self._walk(self.inner[stage].text)
+        start, steps, join, rounded = [], [], [], []
+        for node, operand in folds:
+            name, part = self._accumulator(node), f"part_{self._accumulator(node)}"
+            start.append(f"{name} = {identity(node)}")
+            steps.append(f"{part} = {fold(node, part, operand)}")
+            join.append(f"{name} = {fold(node, name, part, in_order=True)}")
+            if is_storage(node.output.dtype):
+                rounded.append(f"{name} = {caster(node.output.dtype)}({name})")
+        begin = [f"part_{line}" for line in start]
+        return [*start, *fold_rows(self._loops(), begin, [*self.inner[stage].text, *steps], join), *rounded]
 
     def _column_stage(self, stage: int, folds: Sequence[tuple[Node, str]]) -> list[str]:
-        start, load, steps, store = [], [], [], []
+        if not folds:
+            return [*self._walk(columns(self.inner[stage].text)), *columns(self.closing[stage + 1].text)]
+        start, steps, lines = [], [], ColumnFold([], [], [], [], [], [])
         for node, operand in folds:
-            row, dtype, sofar = self.kept[node.output], compute_type(node.output.dtype), self._accumulator(node)
-            start.append(f"store_{dtype}({row.name}, j, {identity(node)}, {row.scope})")
-            load.append(f"{sofar} = load_{dtype}({row.name}, j, {row.scope})")
+            total, part, sofar = self.kept[node.output], self._new_row(), self._accumulator(node)
+            self.kept[Value(node.output.type)] = part
+            dtype = compute_type(node.output.dtype)
+            put, get = f"store_{dtype}({{0.name}}, j, {{1}}, {{0.scope}})", f"load_{dtype}({{0.name}}, j, {{0.scope}})"
+            joined = fold(node, "before", sofar, in_order=True)
+            start.append(put.format(total, identity(node)))
             steps.append(f"{sofar} = {fold(node, sofar, operand)}")
-            store.append(f"store_{dtype}({row.name}, j, {sofar}, {row.scope})")
-        walked = self._walk_down(load, [*self.inner[stage].text, *steps], store)
-        return [*_columns(start), *walked, *_columns(self.closing[stage + 1].text)]
-
-    def _walk_down(self, load: list[str], step: list[str], store: list[str]) -> list[str]:
-        """The loops over what is folded, around the columns of a block; short steps take several rows at a time, so
-        that what is folded so far is loaded and stored less often."""
-        if not load or len(step) > SHORT:
-            return self._walk(_columns([*load, *step, *store]))
-        *outer, down = self.nest.walk
-        row, end = self.nest.counter(down), f"n_{down}"
-        several = [line for k in range(ROWS) for line in (f"{row} = first_row + {k}", *step)]
-        lines = [f"for first_row in range(0, {end} - {ROWS - 1}, {ROWS}):",
-                 *_indent(_columns([*load, *several, *store])),
-                 f"for {row} in range({end} - {end} % {ROWS}, {end}):", *_indent(_columns([*load, *step, *store]))]
-        for k in reversed(outer):
-            lines = [f"for {self.nest.counter(k)} in range(n_{k}):", *_indent(lines)]
-        return lines
+            lines.begin.append(put.format(part, identity(node)))
+            lines.load.append(f"{sofar} = {get.format(part)}")
+            lines.afresh.append(f"{sofar} = {identity(node)}")
+            lines.add.extend([f"before = {get.format(part)}", f"{sofar} = {joined}"])
+            lines.store.append(put.format(part, sofar))
+            lines.join.extend([f"before, {sofar} = {get.format(total)}, {get.format(part)}", put.format(total, joined)])
+        walked = fold_columns(self._loops(), [*self.inner[stage].text, *steps], lines)
+        return [*columns(start), *walked, *columns(self.closing[stage + 1].text)]
 
 
 def _lanes(size: int) -> int:
     """How many elements of so many bytes a vector holds."""
     return vector_bits() // (8 * size)
-
-
-def _columns(lines: list[str]) -> list[str]:
-    """These lines for each column of a block."""
-    return ["for j in range(width):", *_indent(lines)] if lines else []
-
-
-def _indent(lines: Sequence[str]) -> list[str]:
-    return ["    " + line for line in lines]
 
 
 def _shown(body: Graph) -> str:

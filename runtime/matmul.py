@@ -7,7 +7,7 @@
     step = [kernel.address, address_of(args), plan.extent, plan.chunks]
 
 The text of a kernel depends on `plan.form` and the epilogue only; sizes, strides and blocking are words of its table.
-There are three methods, of which a small cost model takes the cheapest:
+For matrices there are three methods, of which a small cost model takes the cheapest:
 
 * "tile": register tiles of outer products. A is read where it lies, or packed if it lies transposed; B is read where it
   lies, or packed to panels as wide as a tile, transposed in registers if need be.
@@ -15,6 +15,9 @@ There are three methods, of which a small cost model takes the cheapest:
 * "loop": plain loops, for a single row times a matrix, and for element types without register tiles.
 
 Each may compute C^T = B^T A^T instead (`swapped`): B plays the left operand, and the epilogue runs down columns of C.
+
+Convolutions are products too, and never swapped: of windows of images, by the method "tile" (`plan_windows`,
+`windows_text.py`), or of tiles of images, place by place, by a method of its own, "winograd" (`plan_tiles`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A template is Python; a line `<name>` in it stands for a block that depends on the form. `left` is the operand whose
 lines make the rows of the product that the kernel computes, `right` makes its columns: A and B, or B and A if swapped.
-Of a convolution, `left` is an image, and each row of the product is one window of it (`convolve.py`).
+Of a convolution, `left` is an image, and each row of the product is one window of it (`windows_text.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from textwrap import indent
 from typing import TYPE_CHECKING
 
+from .template import fill
 from .windows_text import FIND_LEFT_WINDOWS, MULTIPLY_WINDOWS, WINDOW_PIECES, WINDOW_SETUP, WINDOW_WORDS
 
 if TYPE_CHECKING:
@@ -327,16 +328,3 @@ def epilogue_text(form: MatmulForm, epilogue: Epilogue, first: str) -> str:
 
 def _deeper(lines: Sequence[str]) -> list[str]:
     return [indent(line, "    ") for line in lines]
-
-
-def fill(template: str, **blocks: str) -> str:
-    """The template with each line `<name>` replaced by that block, indented alike; an empty block leaves no line."""
-    lines = []
-    for line in template.splitlines():
-        name = line.strip()
-        if name.startswith("<") and name.endswith(">"):
-            block = blocks[name[1:-1]].rstrip("\n")
-            lines += [indent(block, line[:len(line) - len(name)])] if block else []
-        else:
-            lines.append(line)
-    return "\n".join(lines) + "\n"

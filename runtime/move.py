@@ -1,4 +1,4 @@
-"""Emit what moves elements: copies, padding, concatenation, and all that `along_axis.py` has.
+"""Emit what moves elements: copies, padding, concatenation, sums of windows, and all that `along_axis.py` has.
 
 A copy into a part of a result is a loop nest with strides; parts that are rows are put together by one kernel.
 """
@@ -12,7 +12,6 @@ from typing import Any
 
 from tinytorch.ir import DType, Graph, Node, TensorType, Value, ops
 from tinytorch.ir.interp import make_node
-from tinytorch.ir.layout import runs
 from tinytorch.ir.types import row_major_strides
 
 from . import along_axis
@@ -131,15 +130,8 @@ def _joint_runs(shape: Sequence[int], *strides: Sequence[int]) -> list[tuple[int
 
 
 def emit_fold(node: Node, strides: Strides, threads: int) -> list[Launch]:
-    """Zeros, then one addition for each place in a window: no two elements of it meet in the same result.
-
-    Windows over the last two axes are added up plane by plane, while a plane is in the cache.
-    """
+    """Zeros, then one addition for each place in a window: no two elements of it meet in the same result."""
     windows, out = node.inputs[0].type, node.output.type
-    if node.attrs["axes"] == (out.ndim - 2, out.ndim - 1) and windows.size:
-        outer = runs(out.shape[:-2], strides[0][:-4])
-        if len(outer) <= 1:
-            return [_fold_planes(node, outer[0][1] if outer else 0, strides[0][-4:], threads)]
     place = row_major_strides(out.shape)
     axes, rank = node.attrs["axes"], out.ndim
     part = TensorType(out.dtype, windows.shape[:rank])
@@ -168,34 +160,6 @@ def _overlaps(shape: Sequence[int], steps: Sequence[int]) -> bool:
     return False
 
 
-FOLD = """\
-        plane = item * height * width
-        for i in range(height * width):
-            store_{T}(out, plane + i, {C}(0), 3)
-        for p in range(kh):
-            for q in range(kw):
-                for i in range(rows):
-                    target = plane + (p * gap_h + i * step_h) * width + q * gap_w
-                    source = item * x_s + i * x_i + p * x_p + q * x_q
-                    for j in range(columns):
-                        k = target + {J}
-                        store_{T}(out, k, {cast}(load_{T}(out, k, 3) + load_{T}(x, source + {X}, 0)), 3)
-"""
-
-
-def _fold_planes(node: Node, outer: int, inner: Sequence[int], threads: int) -> Launch:
-    windows, out, attrs = node.inputs[0].type, node.output.type, node.attrs
-    planes = math.prod(out.shape[:-2])
-    integers = {"height": out.shape[-2], "width": out.shape[-1], "kh": windows.shape[-2], "kw": windows.shape[-1],
-                "rows": windows.shape[-4], "columns": windows.shape[-3], "gap_h": attrs["dilation"][0],
-                "gap_w": attrs["dilation"][1], "step_h": attrs["step"][0], "step_w": attrs["step"][1],
-                "x_s": outer, "x_i": inner[0], "x_j": inner[1], "x_p": inner[2], "x_q": inner[3]}
-    body = FOLD.replace("{J}", "j" if integers["step_w"] == 1 else "j * step_w")
-    body = body.replace("{X}", "j" if integers["x_j"] == 1 else "j * x_j")
-    chunks = chunks_for(windows.size, planes, threads)
-    return along_axis.axis_kernel("fold", body, node, {"x": 0}, integers, planes, chunks)
-
-
 Emitter = Callable[[Node, Strides, int], list[Launch]]
 
 
@@ -213,4 +177,3 @@ MOVES: dict[Any, Emitter] = {
     ops.put_along: _onto_copy(along_axis.emit_put_along), ops.cumsum: along_axis.emit_cumsum,
     ops.argmax: along_axis.emit_position, ops.argmin: along_axis.emit_position,
 }
-STRIDED = {ops.pad, ops.concat, ops.fold}  # those that take operands as they lie

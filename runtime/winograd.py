@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .matmul_text import SIZES, epilogue_text, fill, image_words, kernel_text
+from .matmul_text import SIZES, epilogue_text, image_words, kernel_text
+from .template import fill
 
 if TYPE_CHECKING:
     from .matmul import Epilogue, MatmulForm

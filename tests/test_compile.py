@@ -298,6 +298,43 @@ def test_gradients_through_a_compiled_call() -> None:
         np.testing.assert_allclose(a, b, 1e-5, 1e-6)
 
 
+@pytest.mark.parametrize(("function", "shape"), [
+    (lambda x: x * 2.0, (2, 3)),
+    (lambda x: tt.maximum(x, 0.0) * tt.arange(3), (2, 3)),
+    (lambda x: x * tt.nn.functional.dropout(tt.ones(2, 3), 0.5), (2, 3)),
+    (lambda x: F.conv2d(x, tt.ones(16, 16, 3, 3), padding=1), (1, 16, 4, 4)),  # minimal filtering: constants beside
+], ids=["literal", "counter", "random", "constants"])
+def test_gradients_through_literals_and_constants(function: Callable[..., Any], shape: tuple[int, ...]) -> None:
+    found = []
+    for way in (function, tt.compile(function)):
+        tt.manual_seed(0)
+        x = tt.tensor(numbers(*shape), requires_grad=True)
+        (way(x) ** 2).sum().backward()
+        found.append(x.grad.numpy())
+    np.testing.assert_allclose(*found, 1e-5, 1e-4)
+
+
+def test_gradients_of_arguments_and_cotangents_of_any_layout() -> None:
+    model = nn.Linear(3, 4)
+    x = tt.tensor(numbers(3, 5), requires_grad=True)
+    tt.compile(model)(x.T).sum().backward()  # a sum's cotangent is one number, repeated
+    np.testing.assert_allclose(x.grad.numpy(), np.tile(model.weight.detach().numpy().sum(0)[:, None], 5), 1e-5)
+
+
+def test_parameters_that_are_frozen_and_thawed_between_calls() -> None:
+    model = nn.Linear(3, 4)
+    fast, x = tt.compile(model), tt.ones(2, 3)
+    for frozen in (("weight", "bias"), (), ("weight",), ("bias",), ()):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+            parameter.grad = None
+        y = fast(x)
+        assert y.requires_grad is (len(frozen) < 2)
+        if y.requires_grad:
+            y.sum().backward()
+        assert {name for name, parameter in model.named_parameters() if parameter.grad is None} == set(frozen)
+
+
 def test_second_order_gradients_through_a_compiled_call() -> None:
     fast = tt.compile(lambda x: (x.exp() * x.sin()).sum())
     found = []

@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tinytorch as tt
-from tinytorch.ir import TensorType, Value, ops
+from tinytorch.ir import Node, TensorType, Value, ops
 from tinytorch.ir.interp import make_node
-from tinytorch.runtime.depthwise import is_depthwise
+from tinytorch.ir.types import row_major_strides
+from tinytorch.runtime.depthwise import emit_depthwise, is_depthwise, phases
+from tinytorch.runtime.launch import Launch
 
 RNG = np.random.default_rng(4)
 CASES: list[tuple[tuple[int, ...], tuple[int, int], dict[str, Any]]] = [
@@ -24,7 +27,14 @@ CASES: list[tuple[tuple[int, ...], tuple[int, int], dict[str, Any]]] = [
     ((3, 7, 12, 19), (3, 3), {"stride": 2, "low": 1, "high": (1, 0)}),
     ((1, 8, 9, 65), (2, 5), {"stride": (1, 2), "low": (2, 3), "high": (0, 1), "dilation": (3, 1)}),
     ((2, 2, 2, 3), (5, 5), {"low": 2, "high": 2}),  # nothing but borders
-    ((2, 5, 4, 16), (1, 1), {"stride": 2}),
+    ((2, 5, 4, 16), (1, 1), {"stride": 2}),  # its gradient by x has outputs that no tap meets
+    ((2, 9, 23, 21), (3, 4), {"stride": 2, "dilation": 2, "low": 2, "high": (2, 3)}),
+    ((1, 3, 29, 70), (7, 7), {"low": 3, "high": 3}),
+]
+SPREAD: list[tuple[tuple[int, ...], dict[str, Any]]] = [
+    ((2, 5, 7, 35), {"spread": 2, "low": 1, "high": (2, 1)}),
+    ((1, 4, 6, 16), {"spread": (2, 1), "stride": (1, 2), "low": (2, 0), "high": 1, "dilation": (1, 2)}),
+    ((1, 3, 9, 18), {"spread": (1, 4), "low": (-1, 3), "high": 2, "dilation": (1, 3)}),
 ]
 
 
@@ -59,14 +69,56 @@ def test_doubles() -> None:
     check(CASES[1], np.float64)
 
 
+@pytest.mark.parametrize(("shape", "attrs"), SPREAD)
+def test_spread(shape: tuple[int, ...], attrs: dict[str, Any]) -> None:
+    x, w = tt.tensor(whole(*shape)), tt.tensor(whole(3, 3, 1, shape[3]))
+
+    def convolve(x: Any, w: Any) -> Any:
+        return ops.convolve(x, w, groups=shape[3], **attrs)
+
+    fast = tt.compile(convolve)
+    np.testing.assert_array_equal(fast(x, w).numpy(), tt.as_tensor(convolve(x, w)).numpy())
+    assert is_depthwise(fast.graph.nodes[-1])
+
+
+def test_phases() -> None:
+    """Σ over the taps of a phase is Σ over all taps k whose element (o · stride + k · gap - low) / spread is whole."""
+    for size, stride, low, gap, spread in product((1, 3, 4), (1, 2), (-1, 0, 2), (1, 2, 3), (1, 2, 3, 4)):
+        if stride > 1 and spread > 1:
+            continue
+        for phase in phases(size, stride, low, gap, spread):
+            for m in range(3):
+                begin = (phase.spread * m + phase.first) * stride - low
+                met = {k: (begin + k * gap) // spread for k in range(size) if (begin + k * gap) % spread == 0}
+                places = (m * phase.step + phase.at + n * phase.hop for n in range(len(phase.taps)))
+                assert dict(zip(phase.taps, places, strict=True)) == met
+
+
+def node_of(shape: tuple[int, ...], outs: int, **attrs: Any) -> Node:
+    """A `convolve` by 3 × 3 of images of this shape."""
+    arrays = [np.zeros(shape, np.float32), np.zeros((3, 3, shape[3] // attrs["groups"], outs), np.float32)]
+    values = tuple(Value(TensorType.of(a)) for a in arrays)
+    return make_node(ops.convolve, values, ops.convolve.prepare(*arrays, **attrs)[1])
+
+
+def test_text_and_chunks() -> None:
+    """No extent is in the text; what takes a microsecond is one part, and what takes long gives work to all threads."""
+    def launch(*shape: int) -> Launch:
+        node = node_of(shape, shape[3], groups=shape[3], low=1, high=1)
+        return emit_depthwise(node, [row_major_strides(v.shape) for v in node.inputs], {}, 2)
+
+    small, big = launch(1, 4, 4, 512), launch(64, 32, 32, 32)
+    assert small.source == big.source
+    assert (small.chunks, big.chunks) == (1, 8)
+
+
 def test_which_convolutions_are_meant() -> None:
     def meant(channels: int, outs: int, groups: int, **attrs: Any) -> bool:
-        arrays = [whole(1, 8, 8, channels), whole(3, 3, channels // groups, outs)]
-        values = tuple(Value(TensorType.of(a)) for a in arrays)
-        return is_depthwise(make_node(ops.convolve, values, ops.convolve.prepare(*arrays, groups=groups, **attrs)[1]))
+        return is_depthwise(node_of((1, 8, 8, channels), outs, groups=groups, **attrs))
 
     assert meant(8, 8, 8) and meant(8, 8, 8, stride=2, dilation=2)
-    assert not meant(8, 8, 1) and not meant(8, 16, 8) and not meant(8, 8, 4) and not meant(8, 8, 8, spread=2)
+    assert meant(8, 8, 8, spread=2)
+    assert not meant(8, 8, 1) and not meant(8, 16, 8) and not meant(8, 8, 4) and not meant(8, 8, 8, spread=3)
 
 
 def test_epilogue_in_one_kernel() -> None:
@@ -80,6 +132,19 @@ def test_epilogue_in_one_kernel() -> None:
     fast = tt.compile(block)
     np.testing.assert_array_equal(fast(x, w, bias, residual).numpy(), block(x, w, bias, residual).numpy())
     assert [node.op.name for node in fast.graph.nodes] == ["fused"]
+
+
+def test_epilogue_in_place() -> None:
+    """A result over the operand that it is added to, four pixels at a time."""
+    x, w, v = tt.tensor(whole(2, 6, 13, 50)), tt.tensor(whole(3, 3, 1, 50)), tt.tensor(whole(3, 3, 1, 50))
+
+    def block(x: Any, w: Any, v: Any) -> Any:
+        before = tt.as_tensor(ops.convolve(x, w, low=1, high=1, groups=50))
+        mixed = tt.as_tensor(ops.convolve(x, v, low=1, high=1, groups=50)) - before
+        return ops.convolve(mixed, v, low=1, high=1, groups=50)
+
+    fast = tt.compile(block)
+    np.testing.assert_array_equal(fast(x, w, v).numpy(), block(x, w, v).numpy())
 
 
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:

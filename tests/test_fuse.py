@@ -10,6 +10,8 @@ import tinytorch as tt
 from tinytorch.ir import Graph, TensorType, f32, i64, ops, verify
 from tinytorch.ir.domain import find_domain
 from tinytorch.passes import ExpandComposites, Fuse, MergeCommon, Simplify, check_same_meaning
+from tinytorch.passes.fuse import MOST_NODES, PRODUCTS
+from tinytorch.runtime.contract import CONTRACTIONS
 
 
 def fused(function: Any, *types: TensorType, step: Fuse | None = None) -> Graph:
@@ -24,6 +26,10 @@ def kernels(graph: Graph) -> list[str]:
     """What runs, by style or name."""
     free = ("constant", "iota", "broadcast_to", "reshape", "transpose")
     return [n.attrs["style"] if n.body else n.op.name for n in graph.nodes if n.op.name not in free]
+
+
+def test_what_takes_an_epilogue_has_an_emitter_with_one() -> None:
+    assert set(PRODUCTS) == set(CONTRACTIONS)
 
 
 MATRIX = f32[64, 128]
@@ -44,6 +50,19 @@ MOST_A_BLOCK = 32  # kernels of a training step
 ])  # fmt: skip
 def test_what_becomes_one_kernel(function: Any, types: list[TensorType], expected: list[str]) -> None:
     assert kernels(fused(function, *types)) == expected
+
+
+def test_a_long_chain_is_several_kernels() -> None:
+    def chain(x: Any) -> Any:
+        for _ in range(150):
+            x = ops.maximum(x * 1.01 + 0.1, 0.0)
+        return x
+
+    bodies = [node.body for node in fused(chain, f32[4]).nodes if node.body is not None]
+    assert len(bodies) > 1
+    assert all(sum(node.op is not ops.constant for node in body.nodes) <= MOST_NODES for body in bodies)
+    x = tt.ones(4)
+    np.testing.assert_array_equal(tt.compile(chain)(x).numpy(), chain(x).numpy())
 
 
 def test_options_switch_kinds_off() -> None:

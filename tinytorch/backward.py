@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tinytorch.ir import Builder, Kind, Recorder, ops
 from tinytorch.passes import PIPELINES, Pipeline, plan_memory
 from tinytorch.passes.autodiff import inline, reverse
@@ -20,7 +22,8 @@ class CompiledCall:
 
     def __init__(self, entry: Any, position: int) -> None:
         self.entry, self.position = entry, position
-        self._program: Any = None
+        # By the operands whose gradients are wanted: parameters may be frozen from one call to the next.
+        self._programs: dict[tuple[int, ...], tuple[Any, list[np.ndarray]]] = {}
 
     def __repr__(self) -> str:
         return "compiled call"
@@ -28,20 +31,21 @@ class CompiledCall:
     def vjp(self, g: Any, out: Any, *operands: Any) -> Sequence[Any]:
         """Cotangents of all inputs of the graph."""
         graph = self.entry.traced.graph
-        wanted = [i for i, operand in enumerate(operands) if getattr(operand, "requires_grad", False)]
+        wanted = tuple(i for i, operand in enumerate(operands) if getattr(operand, "requires_grad", False))
         if grad_mode.enabled:  # for second order: open the call and differentiate its pieces
             return _gradients(graph, self.position, operands, g, wanted)
-        if self._program is None:
-            self._program = self._compile(wanted)
-        results = self._program([o.payload for o in operands] + [g.payload])
+        if wanted not in self._programs:
+            self._programs[wanted] = self._compile(wanted)
+        program, constants = self._programs[wanted]
+        results = program([np.asarray(t.payload, order="C") for t in (*operands, g)] + constants)
         found: list[Any] = [None] * len(operands)
         for i, array in zip(wanted, results, strict=True):
             found[i] = Tensor(array)
         return found
 
-    def _compile(self, wanted: Sequence[int]) -> Any:
+    def _compile(self, wanted: Sequence[int]) -> tuple[Any, list[np.ndarray]]:
+        """The program, and the arrays that it takes beside operands and cotangent: constants that passes put in."""
         from tinytorch.runtime.program import Program
-
 
         graph = self.entry.traced.graph
         build = Builder(f"{graph.name}_backward")
@@ -54,7 +58,7 @@ class CompiledCall:
                      for i in wanted if found[i] is None}
             grads = [zeros.get(i, found[i]) for i in wanted]
         lowered = Pipeline(*PIPELINES["train"])(build.finish(grads))
-        return Program(lowered, plan_memory(lowered))
+        return Program(lowered, plan_memory(lowered)), [lowered.bound[v] for v in lowered.inputs if v in lowered.bound]
 
 
 def _gradients(graph: Any, position: int, operands: Sequence[Any], g: Any, wanted: Sequence[int]) -> list[Any]:

@@ -19,7 +19,7 @@ from .preparation import Preparation
 from .spent import Spent
 from .tensor import Tensor
 
-PAYLOAD, GRAD = operator.attrgetter("payload"), operator.attrgetter("grad")
+PAYLOAD, GRAD, NEEDS_GRAD = map(operator.attrgetter, ("payload", "grad", "requires_grad"))
 
 
 def _are(arrays: list[Any], known: list[Any]) -> bool:
@@ -57,6 +57,7 @@ class Entry:
         read = self.owners if self.preparation is None else self.preparation.read_with(self.owners)
         self.seen = [t for t in read if isinstance(t, Tensor)]
         self.types = [(t.payload.shape, t.payload.dtype) for t in self.seen]
+        self.needing = list(map(NEEDS_GRAD, self.seen))
         self.is_seen = list(map(id, self.seen)) == list(map(id, self.owners))
 
     def addresses(self, arrays: list[Any]) -> list[int]:
@@ -92,9 +93,12 @@ class Entry:
     def bound(self) -> list[Any] | None:
         """The arrays, as of now, of the inputs that the caller does not give.
 
-        None if the program may not run: tensors found elsewhere are of other types, or have gradients where they had
-        none (or none where they had some), or optimisers have other options than when it was traced.
+        None if the program may not run: tensors found elsewhere are of other types, were frozen or are no longer, or
+        have gradients where they had none (or none where they had some), or optimisers have other options than when it
+        was traced.
         """
+        if list(map(NEEDS_GRAD, self.seen)) != self.needing:
+            return None
         if [grad is None for grad in map(GRAD, self.guarded)] != self.empty:
             return None
         for read, before in self.traced.relied:

@@ -71,7 +71,7 @@ def _axes(x: Any, axis: Any = None, keepdims: bool = False) -> Prepared:
 
 def _mean(x: Any, *, axis: Shape, keepdims: bool) -> Any:
     n = _count(x.shape, axis)
-    return sum(x, axis, keepdims) * (1.0 / n if n else math.nan)
+    return sum(x, axis, keepdims) / (n or math.nan)  # times 1 / n would round twice
 
 
 def _mean_vjp(g: Any, out: Any, x: Any, *, axis: Shape, keepdims: bool) -> tuple[Any]:
@@ -89,7 +89,7 @@ def _var_prepare(x: Any, axis: Any = None, keepdims: bool = False, ddof: int = 0
 def _var(x: Any, *, axis: Shape, keepdims: bool, ddof: int) -> Any:
     n = _count(x.shape, axis) - ddof
     d = x - mean(x, axis, True)
-    return sum(d * d, axis, keepdims) * (1.0 / n if n > 0 else math.nan)
+    return sum(d * d, axis, keepdims) / (n if n > 0 else math.nan)
 
 
 var = composite("var", _var, attributes(_var_prepare), "Σ(x - mean)² / (n - ddof) over `axis`")

@@ -21,6 +21,7 @@ from ..errors import ShapeError
 from ..interp import Evaluate, Operand
 from ..op import Op
 from ..types import Shape, TensorType
+from .convolve import CHANNELS_FIRST, CHANNELS_LAST
 from .define import Prepared, attributes, composite, lift, pair
 from .index import put_along
 from .pointwise import div, maximum
@@ -28,8 +29,6 @@ from .reduce import argmax, max, sum
 from .view import broadcast_to, fold, pad, reshape, slice, transpose, windows
 
 __all__ = ["avg_pool2d", "max_pool2d", "pool_max", "pool_max_grad", "pool_sum", "pool_sum_grad"]
-
-CHANNELS_LAST, CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def _images(x: Any, axes: str) -> Any:
@@ -180,14 +179,14 @@ def _avg_pool2d(x: Any, *, padding: Shape, **attrs: Any) -> Any:
     return transpose(total * (1.0 / math.prod(attrs["size"])), CHANNELS_FIRST)
 
 
-max_pool2d = composite("max_pool2d", _max_pool2d, attributes(_pool2d_prepare),
-                       "the greatest of each window of (batch, channels, height, width); "
-                       "`padding` before each axis, `high` after it (as much by default)")
 def _avg_pool2d_prepare(x: Any, size: Any, stride: Any = None, padding: Any = 0, high: Any = None,
                         dilation: Any = 1) -> Prepared:
     (x,), attrs = _pool2d_prepare(x, size, stride, padding, high, dilation)
     return (div.prepare(x, 1.0)[0][0],), attrs  # integers as floats
 
 
+max_pool2d = composite("max_pool2d", _max_pool2d, attributes(_pool2d_prepare),
+                       "the greatest of each window of (batch, channels, height, width); "
+                       "`padding` before each axis, `high` after it (as much by default)")
 avg_pool2d = composite("avg_pool2d", _avg_pool2d, attributes(_avg_pool2d_prepare),
                        "the mean of each window, padding included")

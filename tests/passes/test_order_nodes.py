@@ -1,6 +1,5 @@
 """Another order of nodes computes the same with less memory, or is left alone."""
 
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from tinytorch.ir import Builder, Graph, f32, ops, verify
 from tinytorch.passes import plan_memory
 from tinytorch.passes.compare import check_same_meaning
 from tinytorch.passes.order_nodes import OrderNodes
-from tinytorch.passes.plan_memory import Lives
+from tinytorch.passes.plan_memory import Lives, alive_at
 
 ALWAYS = OrderNodes(least=0)
 
@@ -22,11 +21,7 @@ ALWAYS = OrderNodes(least=0)
 def peak(graph: Graph) -> int:
     """The most bytes that live in the arena at one time, if none but donated inputs are overwritten."""
     lives = Lives(graph)
-    changes = [0] * (len(graph.nodes) + 2)
-    for value in lives.residents(lives.donations()):
-        changes[lives.born[value]] += value.type.nbytes
-        changes[lives.dies[value] + 1] -= value.type.nbytes
-    return max(accumulate(changes))
+    return max(alive_at(lives, lives.residents(lives.donations())), default=0)
 
 
 def updates(layers: int, late: bool, read_again: int = 0) -> Graph:
