@@ -25,6 +25,7 @@ from .remove_dead import RemoveDead
 
 MOST_OPERANDS = 24  # of one kernel: pointers, strides and vector registers run out
 MOST_NODES = 128  # of one kernel: its text is written, and compiled, in time that grows faster than they do
+MOST_STAGES = 8  # walks over the domain in one kernel: each computes again what it needs of those before
 PRODUCTS = (ops.matmul, ops.convolve, ops.filter_tiles)
 LEAST_COLUMNS = 32  # of one work item that folds columns
 SERIAL_ROW = 1 << 14  # elements that one work item may walk more than once when there is nothing else to share out
@@ -316,7 +317,7 @@ def _is_reduction(body: Graph, domain: Domain) -> bool:
             stage[node.output] = deepest + 1
         elif node.op.transcendental and domain.of(node.output) not in (every, kept, frozenset()):
             return False
-    if any(domain.of(v) not in (every, kept) for v in body.outputs):
+    if max(stage.values(), default=0) > MOST_STAGES or any(domain.of(v) not in (every, kept) for v in body.outputs):
         return False
     whole = [v for v in body.outputs if domain.of(v) == every and every != kept]
     if not whole or math.prod(domain.extents) <= SERIAL_ROW:

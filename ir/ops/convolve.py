@@ -212,8 +212,9 @@ def _on_both_sides(rows: tuple[tuple[float, ...], ...], tiles: Any) -> Any:
 
 def filter_weight(weight: Any) -> Any:
     """What `filter_tiles` takes for the weight (3, 3, C, O) of a convolution: (16, C, O)."""
-    both = lift(np.kron(_G, _G).astype(weight.dtype.np))  # G on both sides as one product
-    return reshape(matmul(both, reshape(weight, (9, math.prod(weight.shape[2:])))), (16, *weight.shape[2:]))
+    both = np.kron(_G, _G).astype(weight.dtype.np)  # G on both sides as one product
+    both.flags.writeable = False  # then what is made of it and of parameters alone is prepared once
+    return reshape(matmul(lift(both), reshape(weight, (9, math.prod(weight.shape[2:])))), (16, *weight.shape[2:]))
 
 
 def _filter_prepare(x: Any, weight: Any, low: Any = 0, high: Any = 0) -> Prepared:

@@ -20,16 +20,16 @@ FEWER, MORE = 4, 1.35  # how far FLOPs may lie below (Winograd's F(4×4, 3×3)) 
 
 # Launches, MiB moved and MiB of arena at most, with one thread.
 COUNTS = {
-    ("train", "mlp", 64): (16, 3.8, 0.1),
-    ("train", "cnn", 64): (58, 275, 36),
-    ("train", "gpt", 16): (132, 275, 48),
+    ("train", "mlp", 64): (15, 3.8, 0.1),
+    ("train", "cnn", 64): (55, 270, 34),
+    ("train", "gpt", 16): (132, 270, 26),
     ("infer", "mlp", 64): (3, 0.8, 0.1),
-    ("infer", "cnn", 64): (13, 62, 17),
-    ("infer", "gpt", 16): (34, 59, 3.1),
-    ("infer", "resnet20", 1): (44, 6.5, 0.4),
-    ("infer", "resnet20", 64): (44, 130, 8.2),
-    ("infer", "mobilenet", 1): (20, 5.9, 0.4),
-    ("infer", "mobilenet", 64): (20, 177, 24.1),
+    ("infer", "cnn", 64): (9, 60, 16.1),
+    ("infer", "gpt", 16): (33, 59, 3.1),
+    ("infer", "resnet20", 1): (25, 3.7, 0.2),
+    ("infer", "resnet20", 64): (25, 121, 8.1),
+    ("infer", "mobilenet", 1): (19, 5.9, 0.4),
+    ("infer", "mobilenet", 64): (19, 175, 24.1),
 }
 # FLOPs of the convolutions and products of one example, worked out by hand from the layers; a step costs three times
 # as many, less the gradient by the first layer's input.
