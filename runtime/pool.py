@@ -27,6 +27,7 @@ the pool, the caller runs all chunks itself, in the same bounds.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import os
@@ -111,7 +112,6 @@ class _Pool:
         self.words = (ctypes.c_int64 * WORDS).from_address(self.address)
         self.cores = available_cores()
         self.declined = 0  # when a short run last went without workers
-        self.elsewhere: frozenset[int] = frozenset()  # where workers may run: not on the waking thread's core
 
     def run(self, table: ctypes.c_int64, steps: ctypes.c_int64, threads: int, times: ctypes.c_int64,
             rouse: bool) -> None:
@@ -142,10 +142,14 @@ class _Pool:
         return self.declined - before < IDLE_NS
 
     def _wake(self, threads: int) -> None:
+        away = _other_cores()
+        for thread in self.workers if away else ():
+            # A woken thread begins on the core of the one that wakes it, and would wait there until that one rests.
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(thread.native_id or 0, away)
         with self.bed:
             self.epoch += 1
             self.awake = threads
-            self.elsewhere = _other_cores()
             self.words[SLEEPERS] = 0
             self.words[PATIENCE] = 2000 if threads <= self.cores else 64
             self.bed.notify_all()
@@ -168,9 +172,6 @@ class _Pool:
                         return
                     self.bed.wait()
                 seen = self.epoch
-                away = self.elsewhere
-            if away:  # a woken thread begins on the core of the one that wakes it, and would stay there beside it
-                os.sched_setaffinity(0, away)
 
     def close(self) -> None:
         with self.bed:

