@@ -49,9 +49,9 @@ EXAMPLES = (
     Example("mlp", "lenet_1998/train_mlp.py", minutes=2),
     Example("lenet", "lenet_1998/train_lenet.py", minutes=2),
     Example("names", "bengio_2003/train_names.py", minutes=2),
-    Example("cnn-quick", "alexnet_2012/train_cnn.py", ("--quick",), minutes=6),
-    Example("cnn", "alexnet_2012/train_cnn.py"),
-    Example("gpt", "gpt_2018/train_gpt.py", minutes=6),
+    Example("cnn-quick", "alexnet_2012/train_cnn.py", ("--quick",), minutes=2.5),
+    Example("cnn", "alexnet_2012/train_cnn.py", minutes=12),
+    Example("gpt", "gpt_2018/train_gpt.py", minutes=2.5),
     Example("gpt-long", "gpt_2018/train_gpt.py", ("--long",)),
 )
 
