@@ -171,7 +171,7 @@ def plan_matmul(m: int, n: int, k: int, *, lda: int, ldb: int, transpose_a: bool
     words = (0, 0, 0, scratch, product.rows, product.cols, k, product.left_ld, product.right_ld,
              *blocking.grid, *blocking.words, *batch, *strides)
     extent = matrices * prod(blocking.grid) if m and n else 0
-    return MatmulPlan(product.form, words, extent, min(extent, 4 * busy if busy > 1 else 1), scratch)
+    return MatmulPlan(product.form, words, extent, _chunks(extent, busy), scratch)
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def plan_windows(windows: Windows, cols: int, *, groups: int, element: str, thre
              *windows.size, *windows.out_size, *windows.kernel, windows.channels, *windows.x_strides, *windows.stride,
              *windows.low, *windows.dilation, *windows.spread, images, batches, table_at)
     extent = groups * prod(blocking.grid)
-    return MatmulPlan(form, words, extent, min(extent, 4 * busy if busy > 1 else 1), scratch)
+    return MatmulPlan(form, words, extent, _chunks(extent, busy), scratch)
 
 
 def plan_tiles(x_shape: Shape, x_strides: Shape, out_shape: Shape, low: Shape, element: str,
@@ -236,7 +236,7 @@ def plan_tiles(x_shape: Shape, x_strides: Shape, out_shape: Shape, low: Shape, e
     scratch, items = _up(scratch, 64), _ceil(tiles, count)
     words = (0, 0, 0, scratch, tiles, cols, channels, 0, cols, items, 1, *(0,) * 7,
              *x_shape[1:3], *out_shape[1:3], channels, *x_strides[:3], *low, tall, wide, count, products_at, room_at)
-    return MatmulPlan(form, words, items, min(items, 4 * busy if busy > 1 else 1), scratch)
+    return MatmulPlan(form, words, items, _chunks(items, busy), scratch)
 
 
 def _typical(product: _Product) -> _Product:
@@ -341,6 +341,11 @@ def _grid(product: _Product, matrices: int, threads: int, height: int, width: in
     choices = [(r, c) for r in range(least[0], min(row_panels, 2 * threads * least[0]) + 1)
                for c in range(least[1], min(col_panels, 2 * threads * least[1]) + 1)]
     return min(choices, key=busiest)
+
+
+def _chunks(items: int, busy: int) -> int:
+    """Into how many parts to cut the work items, for so many threads."""
+    return min(items, 4 * busy if busy > 1 else 1)
 
 
 def _ceil(value: int, by: int) -> int:

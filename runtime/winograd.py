@@ -38,6 +38,14 @@ origin, strips = 0, cols // COLS
 v_pitch, pitch = count * channels + 64 // SIZE, count * cols + 64 // SIZE
 '''
 
+NEXT_TILE = '''\
+right += 1
+if right == wide:
+    right, down = 0, down + 1
+    if down == tall:
+        down, image = 0, image + 1
+'''
+
 # Bᵀ = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1], first on columns, then on rows.
 BODY = '''\
 first = row_block * count
@@ -50,11 +58,7 @@ for t in range(amount):
     for block in range(0, channels, LANES):
         for c in range(block, block + LANES):
             <transform>
-    right += 1
-    if right == wide:
-        right, down = 0, down + 1
-        if down == tall:
-            down, image = 0, image + 1
+    <next_tile>
 for place in range(16):
     for strip in range(strips):
         weight = right_base + (place * channels * cols + strip * COLS) * SIZE
@@ -78,11 +82,7 @@ for t in range(amount):
             <gather>
         col, start = strip * COLS, strip * COLS
         <epilogue>
-    right += 1
-    if right == wide:
-        right, down = 0, down + 1
-        if down == tall:
-            down, image = 0, image + 1
+    <next_tile>
 '''
 
 
@@ -122,7 +122,7 @@ def winograd_text(name: str, form: MatmulForm, epilogue: Epilogue) -> str:
     """The kernel of this form and this epilogue."""
     constants = (f"ROWS, COLS, VECTORS, LANES = {form.tile_rows[0]}, {form.vectors * form.lanes}, {form.vectors}, "
                  f"{form.lanes}\n")
-    body = fill(BODY, find=_find(), transform=_transform(), gather=_gather(),
+    body = fill(BODY, find=_find(), transform=_transform(), gather=_gather(), next_tile=NEXT_TILE,
                 epilogue=epilogue_text(form, epilogue, "0"))
     return kernel_text(name, form, epilogue, constants + PIECES, fill(SETUP, words=image_words(form)), body)
 

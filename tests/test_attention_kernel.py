@@ -9,12 +9,11 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import subprocess
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from again import run_again
 
 import tinytorch as tt
 from tinytorch.ir import Builder, Graph, Recorder, TensorType, ops
@@ -255,11 +254,7 @@ def test_error_is_no_worse_than_torchs(case: Case) -> None:
 @pytest.mark.parametrize("settings", [
     {}, {"TINYTORCH_ISA": "avx2"}, {"TINYTORCH_ISA": "generic"}, {"NUMBA_DISABLE_JIT": "1"}], ids=str)
 def test_instruction_sets_and_fenced_memory(settings: dict[str, str]) -> None:
-    done = subprocess.run([sys.executable, __file__], env=os.environ | settings, capture_output=True, text=True,
-                          timeout=300)
-    if "has no AVX2" in done.stderr:
-        pytest.skip("this processor has no AVX2")
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+    run_again(__file__, settings)
 
 
 def fenced(x: Array) -> Array:

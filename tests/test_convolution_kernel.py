@@ -5,14 +5,13 @@ Run as a script, it checks the values for the instruction set that the environme
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from again import run_again
 
 import tinytorch as tt
 from tinytorch.ir import ops
@@ -82,19 +81,11 @@ def test_values() -> None:
 
 @pytest.mark.parametrize("isa", ["avx2", "generic"])
 def test_instruction_sets(isa: str) -> None:
-    _script({"TINYTORCH_ISA": isa})
+    run_again(__file__, {"TINYTORCH_ISA": isa})
 
 
 def test_plain_python() -> None:
-    _script({"NUMBA_DISABLE_JIT": "1"}, "plain")
-
-
-def _script(settings: dict[str, str], *arguments: str) -> None:
-    command = [sys.executable, __file__, *arguments]
-    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=300)
-    if "has no AVX2" in done.stderr:
-        pytest.skip("this processor has no AVX2")
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+    run_again(__file__, {"NUMBA_DISABLE_JIT": "1"}, "plain")
 
 
 def layer(x: Any, weight: Any, bias: Any, more: Any) -> Any:

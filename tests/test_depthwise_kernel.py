@@ -5,14 +5,12 @@ Run as a script, it checks the gradients for the instruction set that the enviro
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
+from again import run_again
 
 import tinytorch as tt
 from tinytorch.ir import Node, TensorType, Value, ops
@@ -164,11 +162,7 @@ def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("isa", ["avx2", "generic"])
 def test_instruction_sets(isa: str) -> None:
-    done = subprocess.run([sys.executable, __file__], env=os.environ | {"TINYTORCH_ISA": isa}, capture_output=True,
-                          text=True, timeout=300)
-    if "has no AVX2" in done.stderr:
-        pytest.skip("this processor has no AVX2")
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+    run_again(__file__, {"TINYTORCH_ISA": isa})
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import importlib.util
 import itertools
 import mmap
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from again import run_again
 
 from tinytorch.runtime import pool
 from tinytorch.runtime.build import compile_kernels
@@ -215,24 +215,16 @@ def test_infinities_and_nans_stay_in_their_rows_and_columns() -> None:
 
 
 def test_fenced_memory() -> None:
-    _script({})
+    run_again(__file__, {})
 
 
 @pytest.mark.parametrize("isa", ["avx2", "generic"])
 def test_instruction_sets(isa: str) -> None:
-    _script({"TINYTORCH_ISA": isa})
+    run_again(__file__, {"TINYTORCH_ISA": isa})
 
 
 def test_plain_python() -> None:
-    _script({"NUMBA_DISABLE_JIT": "1"}, "plain")
-
-
-def _script(settings: dict[str, str], *arguments: str) -> None:
-    command = [sys.executable, __file__, *arguments]
-    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=300)
-    if "has no AVX2" in done.stderr:
-        pytest.skip("this processor has no AVX2")
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+    run_again(__file__, {"NUMBA_DISABLE_JIT": "1"}, "plain")
 
 
 def fenced(x: np.ndarray, transposed: bool) -> np.ndarray:

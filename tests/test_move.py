@@ -1,12 +1,10 @@
 """What moves elements: results are NumPy's, for every type and shape, kernel count and number of threads."""
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
+from again import run_again
 
 import tinytorch as tt
 from tinytorch.ir import ops
@@ -167,10 +165,7 @@ def check_all() -> None:
 
 @pytest.mark.parametrize("kind", KINDS[1:], ids=lambda kind: kind[0])
 def test_other_instruction_sets(kind: list[str]) -> None:
-    settings = dict(setting.split("=") for setting in kind)
-    done = subprocess.run([sys.executable, __file__], env={**os.environ, **settings}, capture_output=True, text=True,
-                          check=False)
-    assert done.returncode == 0, done.stderr
+    run_again(__file__, dict(setting.split("=") for setting in kind))
 
 
 if __name__ == "__main__":

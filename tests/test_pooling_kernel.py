@@ -7,13 +7,12 @@ environment names.
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
+from again import run_again
 from samples import max_unpooled, pooled_loop, sum_unpooled
 from test_matmul_kernel import fenced
 
@@ -176,23 +175,15 @@ def test_pooling_between_channels_last_ops_copies_nothing() -> None:
 
 @pytest.mark.parametrize("isa", ["avx2", "generic"])
 def test_instruction_sets(isa: str) -> None:
-    _script({"TINYTORCH_ISA": isa})
+    run_again(__file__, {"TINYTORCH_ISA": isa})
 
 
 def test_fenced_memory() -> None:
-    _script({})
+    run_again(__file__, {})
 
 
 def test_plain_python() -> None:
-    _script({"NUMBA_DISABLE_JIT": "1"}, "plain")
-
-
-def _script(settings: dict[str, str], *arguments: str) -> None:
-    done = subprocess.run([sys.executable, __file__, *arguments], env=os.environ | settings, capture_output=True,
-                          text=True, timeout=300)
-    if "has no AVX2" in done.stderr:
-        pytest.skip("this processor has no AVX2")
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+    run_again(__file__, {"NUMBA_DISABLE_JIT": "1"}, "plain")
 
 
 def main() -> None:

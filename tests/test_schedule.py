@@ -15,9 +15,8 @@ from random_graphs import graphs
 from realistic_graphs import mlp_step, transformer_block
 
 import tinytorch as tt
-from tinytorch import nn, optim
+from tinytorch.bench.models import NETWORKS, training_step
 from tinytorch.ir import Cost, Graph, f32, i64, ops
-from tinytorch.nn import functional as F
 from tinytorch.passes import PIPELINES, Pipeline, plan_memory
 from tinytorch.passes.compare import _evaluate_somehow
 from tinytorch.runtime import launch, pool, schedule
@@ -185,18 +184,7 @@ def test_a_kernel_that_lays_out_scratch_memory_itself_runs_apart(monkeypatch: py
 
 
 def adam_step() -> Any:
-    tt.manual_seed(0)
-    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = optim.Adam(model.parameters(), lr=1e-3)
-
-    def step(x: Any, y: Any) -> Any:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step
+    return training_step(NETWORKS["mlp"].make())
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])

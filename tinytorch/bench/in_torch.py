@@ -12,16 +12,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import peers
-from .models import CONTEXT, HEADS, LAYERS, VOCABULARY, WIDTH, Network, cnn, mlp, mobilenet
+from .models import CONTEXT, HEADS, LAYERS, VOCABULARY, WIDTH, Network, cnn, mlp, mobilenet, resnet20
 
 Call = Callable[[], Any]
 
 
 def network(wanted: Network, torch: Any) -> Any:
     """The module, in training mode, with the weights that ours begins with."""
-    builders: Mapping[str, Callable[[Any], Any]] = {"mlp": mlp, "cnn": cnn, "mobilenet": mobilenet}
-    own: Mapping[str, Callable[[Any], Any]] = {"gpt": _gpt, "resnet20": _resnet20}
-    model = own[wanted.name](torch) if wanted.name in own else builders[wanted.name](torch.nn)
+    builders: Mapping[str, Callable[[Any], Any]] = {"mlp": mlp, "cnn": cnn, "mobilenet": mobilenet,
+                                                    "resnet20": resnet20}
+    model = _gpt(torch) if wanted.name == "gpt" else builders[wanted.name](torch.nn)
     weights = {key: torch.tensor(value) for key, value in wanted.weights().items()}
     left = model.load_state_dict(weights, strict=False)
     missing = [key for key in left.missing_keys if not key.endswith("num_batches_tracked")]
@@ -73,40 +73,6 @@ def onnx_model(wanted: Network, batch: int) -> bytes:
         warnings.simplefilter("ignore")  # it tells that it is the older of two exporters
         torch.onnx.export(model, (x,), file, input_names=["x"], output_names=["y"], opset_version=17, dynamo=False)
     return file.getvalue()
-
-
-def _resnet20(torch: Any) -> Any:
-    nn, F = torch.nn, torch.nn.functional
-
-    class Block(nn.Module):  # type: ignore[misc, name-defined]
-        def __init__(self, before: int, after: int) -> None:
-            super().__init__()
-            self.more = after - before
-            self.conv1 = nn.Conv2d(before, after, 3, 2 if self.more else 1, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(after)
-            self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(after)
-
-        def forward(self, x: Any) -> Any:
-            y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-            if self.more:
-                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.more // 2, self.more // 2))
-            return F.relu(x + y)
-
-    class ResNet(nn.Module):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-            stages = [nn.Sequential(*(Block(before if number == 0 else after, after) for number in range(3)))
-                      for before, after in ((16, 16), (16, 32), (32, 64))]
-            self.layer1, self.layer2, self.layer3 = stages
-            self.linear = nn.Linear(64, 10)
-
-        def forward(self, x: Any) -> Any:
-            x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
-            return self.linear(x.mean((2, 3)))
-
-    return ResNet()
 
 
 def _gpt(torch: Any) -> Any:

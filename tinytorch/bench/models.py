@@ -71,38 +71,40 @@ def gpt(nn: Any) -> Any:
     return nn.GPT(nn.GPTConfig(VOCABULARY, CONTEXT, LAYERS, HEADS, WIDTH, tie_weights=False, approximate="tanh"))
 
 
-class ResidualBlock(nn.Module):
-    """relu(x + norm(conv(relu(norm(conv(x)))))); where channels grow, x is subsampled and padded with zeros."""
+def resnet20(nn: Any) -> Any:
+    """ResNet-20 for CIFAR-10 with shortcuts of kind A (He et al., 2015, section 4.2): where channels grow, x is
+    subsampled and padded with zeros."""
+    F = nn.functional
 
-    def __init__(self, before: int, after: int) -> None:
-        self.more = after - before
-        self.conv1 = nn.Conv2d(before, after, 3, 2 if self.more else 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
+    class Block(nn.Module):  # type: ignore[misc]
+        def __init__(self, before: int, after: int) -> None:
+            super().__init__()
+            self.more = after - before
+            self.conv1 = nn.Conv2d(before, after, 3, 2 if self.more else 1, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(after)
+            self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(after)
 
-    def forward(self, x: Any) -> Any:
-        """x (batch, channels, height, width)."""
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        if self.more:
-            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.more // 2, self.more // 2))
-        return F.relu(x + y)
+        def forward(self, x: Any) -> Any:
+            y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+            if self.more:
+                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.more // 2, self.more // 2))
+            return F.relu(x + y)
 
+    class ResNet(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+            stages = [nn.Sequential(*(Block(before if number == 0 else after, after) for number in range(3)))
+                      for before, after in ((16, 16), (16, 32), (32, 64))]
+            self.layer1, self.layer2, self.layer3 = stages
+            self.linear = nn.Linear(64, 10)
 
-class ResNet20(nn.Module):
-    """ResNet-20 for CIFAR-10 with shortcuts of kind A (He et al., 2015, section 4.2)."""
+        def forward(self, x: Any) -> Any:
+            x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
+            return self.linear(x.mean((2, 3)))
 
-    def __init__(self) -> None:
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-        stages = [nn.Sequential(*(ResidualBlock(before if number == 0 else after, after) for number in range(3)))
-                  for before, after in ((16, 16), (16, 32), (32, 64))]
-        self.layer1, self.layer2, self.layer3 = stages
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, x: Any) -> Any:
-        """Logits (batch, 10) of pictures (batch, 3, 32, 32)."""
-        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
-        return self.linear(x.mean((2, 3)))
+    return ResNet()
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ NETWORKS = {network.name: network for network in (
     Network("mlp", "MLP 784-128-64-10", lambda: mlp(nn), (784,), 10),
     Network("cnn", "CNN of 4 convolutions and 2 linear maps, 32×32", lambda: cnn(nn), (3, 32, 32), 10),
     Network("gpt", "GPT of 4 layers, width 128, 64 tokens", lambda: gpt(nn), (CONTEXT,), VOCABULARY, "tokens"),
-    Network("resnet20", "ResNet-20, 32×32", ResNet20, (3, 32, 32), 10),
+    Network("resnet20", "ResNet-20, 32×32", lambda: resnet20(nn), (3, 32, 32), 10),
     Network("mobilenet", "MobileNet-like network, 32×32", _lively_mobilenet, (3, 32, 32), 10),
 )}
 
