@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from tinytorch.ir import Operand
+from tinytorch.passes.fold_constants import is_frozen
 
 
 class _Memory:
@@ -124,7 +125,10 @@ def _memory(array: np.ndarray) -> _Memory:
 
 
 def _is_private(tensor: Operand) -> bool:
-    """Whether nothing refers to the memory of a tensor but the tensor, and the graphs that it was lent to."""
+    """Whether nothing refers to the memory of a tensor but the tensor, and the graphs that it was lent to; or nobody
+    can write there."""
+    if is_frozen(tensor.payload):
+        return True
     known = sum(view() is not None for view in _memory(tensor.payload).lent)
     count, count_of_root = _references(tensor)
     root = tensor.payload.base

@@ -13,7 +13,7 @@ from tinytorch.tensor import Parameter
 
 from . import (
     activations, attention, containers, convolution, functional, gpt, init, layers, llama, losses, module,
-    normalization, pooling, positional, recurrent, summarize, transformer, utils,
+    normalization, pooling, positional, recurrent, rewritten, summarize, transformer, utils,
 )
 from .activations import *
 from .attention import *
@@ -28,6 +28,7 @@ from .normalization import *
 from .pooling import *
 from .positional import *
 from .recurrent import *
+from .rewritten import *
 from .summarize import *
 from .transformer import *
 
@@ -45,5 +46,6 @@ __all__ += normalization.__all__
 __all__ += pooling.__all__
 __all__ += positional.__all__
 __all__ += recurrent.__all__
+__all__ += rewritten.__all__
 __all__ += summarize.__all__
 __all__ += transformer.__all__
