@@ -10,6 +10,7 @@
     prepare(*args, **kwargs)        -> (operands, attrs)                   what users may write -> the canonical form
     flops(out, *types, **attrs)     -> int                                 additions, multiplications, comparisons, …
     native(*types, **attrs)         -> bool                                whether the runtime runs a composite whole
+    vmap(op, size, mapped, *operands, **attrs) -> result                   with a leading axis: see `ops/leading.py`
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Op:
     flops: Callable[..., int] = lambda out, *types, **attrs: 0
     identity: Any = None  # of a reduction
     native: Callable[..., bool] = lambda *types, **attrs: False
+    vmap: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         if self.name in registry:

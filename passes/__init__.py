@@ -5,6 +5,7 @@ assert __name__ == "tinytorch.passes", f"import this package as tinytorch.passes
 from .assign_layout import AssignLayout
 from .autodiff import Differentiate, reverse
 from .bisect import find_culprit
+from .cast_precision import CastPrecision
 from .compare import check_same_meaning
 from .expand_composites import ExpandComposites
 from .filter_minimally import FilterMinimally
@@ -12,23 +13,29 @@ from .fold_batch_norm import FoldBatchNorm
 from .fold_constants import FoldConstants
 from .fuse import Fuse
 from .hoist_bound import HoistBound
+from .jvp import Jvp
 from .merge_common import MergeCommon
 from .order_nodes import OrderNodes
 from .pack_operands import PackOperands
-from .pipeline import History, Pass, Pipeline, Stage, launches
+from .pipeline import History, Pass, Pipeline, Stage
 from .plan_memory import plan_memory
 from .recompute import Recompute
 from .remake_late import RemakeLate
+from .rematerialize import Rematerialize
 from .remove_dead import RemoveDead
 from .rewrite import By, Rule, Table, rewrite
 from .simplify import Simplify
 from .sink_transposes import SinkTransposes
+from .sizes import Size, changes, launches, size_of
 from .split_sums import SplitSums
-from .standard import LOWERING, PIPELINES, STANDARD
+from .stabilize import Stabilize
+from .standard import LOWERING, PIPELINES, STANDARD, with_precision
+from .vmap import Vmap
 
 __all__ = [
-    "LOWERING", "PIPELINES", "STANDARD", "AssignLayout", "By", "Differentiate", "ExpandComposites", "FilterMinimally",
-    "FoldBatchNorm", "FoldConstants", "Fuse", "History", "HoistBound", "MergeCommon", "OrderNodes", "PackOperands",
-    "Pass", "Pipeline", "Recompute", "RemakeLate", "RemoveDead", "Rule", "Simplify", "SinkTransposes", "SplitSums",
-    "Stage", "Table", "check_same_meaning", "find_culprit", "launches", "plan_memory", "reverse", "rewrite",
+    "LOWERING", "PIPELINES", "STANDARD", "AssignLayout", "By", "CastPrecision", "Differentiate", "ExpandComposites",
+    "FilterMinimally", "FoldBatchNorm", "FoldConstants", "Fuse", "History", "HoistBound", "Jvp", "MergeCommon",
+    "OrderNodes", "PackOperands", "Pass", "Pipeline", "Recompute", "RemakeLate", "Rematerialize", "RemoveDead", "Rule",
+    "Simplify", "SinkTransposes", "Size", "SplitSums", "Stabilize", "Stage", "Table", "Vmap", "changes",
+    "check_same_meaning", "find_culprit", "launches", "plan_memory", "reverse", "rewrite", "size_of", "with_precision",
 ]

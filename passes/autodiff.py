@@ -136,9 +136,13 @@ def sum_to(grad: Any, operand: Any) -> Any:
 def inline(graph: Graph, operands: Sequence[Any]) -> list[Any]:
     """Run a graph's nodes through the door on handles; gives its outputs as handles."""
     values: dict[Any, Any] = dict(zip(graph.inputs, operands, strict=True))
+    last = {value: node for node in graph.nodes for value in node.inputs}
     for node in graph.nodes:
         result = bind(node.op, *(values[v] for v in node.inputs), **node.attrs)
         values |= zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True)
+        for value in set(node.inputs).difference(graph.outputs):
+            if last[value] is node:
+                del values[value]  # eager numbers take memory
     return [values[v] for v in graph.outputs]
 
 

@@ -26,7 +26,7 @@ from .remove_dead import RemoveDead
 MOST_OPERANDS = 24  # of one kernel: pointers, strides and vector registers run out
 MOST_NODES = 128  # of one kernel: its text is written, and compiled, in time that grows faster than they do
 MOST_STAGES = 8  # walks over the domain in one kernel: each computes again what it needs of those before
-PRODUCTS = (ops.matmul, ops.convolve, ops.filter_tiles)
+PRODUCTS = (ops.matmul, ops.convolve, ops.filter_tiles, ops.packed_linear)
 LEAST_COLUMNS = 32  # of one work item that folds columns
 SERIAL_ROW = 1 << 14  # elements that one work item may walk more than once when there is nothing else to share out
 

@@ -89,7 +89,7 @@ def _wishes(node: Node) -> list[tuple[int, Callable[[Value, Layout], bool]]]:
 
 
 def _own_wishes(node: Node) -> tuple[Callable[[Value, Layout], bool], ...]:
-    wishes = _WISHES.get(node.op, ())
+    wishes = _WISHES.get(node.op, ())[:len(node.inputs)]
     return (_is_near, *wishes[1:]) if wishes[:1] == (_is_image,) and node.attrs.get("groups") == 1 else wishes
 
 
@@ -112,6 +112,21 @@ def _is_rows(value: Value, layout: Layout) -> bool:
     return len(runs(value.shape[:-1], layout.strides[:-1])) <= 1
 
 
+def _is_lines(value: Value, layout: Layout) -> bool:
+    """Rows, each in one piece, that can be walked as those of a matrix."""
+    return _is_image(value, layout) and _is_rows(value, layout)
+
+
+def _is_row_by_row(value: Value, layout: Layout) -> bool:
+    """What follows batch and time is one run of elements, or several of one length."""
+    tail = runs(value.shape[2:], layout.strides[2:])
+    return len(tail) <= 2 and all(stride == 1 for _, stride in tail[-1:])
+
+
+def _is_any(value: Value, layout: Layout) -> bool:
+    return True
+
+
 def _is_matrix(value: Value, layout: Layout) -> bool:
     rows, cols = layout.strides[-2:]
     n_rows, n_cols = value.shape[-2:]
@@ -121,7 +136,9 @@ def _is_matrix(value: Value, layout: Layout) -> bool:
 
 _WISHES: dict[Op, tuple[Callable[[Value, Layout], bool], ...]] = {
     ops.matmul: (_is_matrix, _is_matrix), ops.convolve: (_is_image, _is_packed),
+    ops.packed_linear: (_is_lines, _is_packed, _is_packed, _is_packed),
     ops.window_products: (_is_image, _is_packed), ops.filter_tiles: (_is_image, _is_packed),
     ops.attend: (_is_image,) * 3, ops.attend_grad: (_is_image, _is_packed, _is_packed, *(_is_image,) * 3),
+    ops.write_rows: (_is_any, _is_row_by_row, _is_packed), ops.attend_cached: (_is_image,) * 3,
     ops.pool_max: (_is_image,), ops.pool_sum: (_is_image,), ops.pool_sum_grad: (_is_image,),
     ops.pool_max_grad: (_is_image, _is_image, _is_image)}

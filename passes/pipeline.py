@@ -25,11 +25,11 @@ from typing import Protocol
 
 import numpy as np
 
-from tinytorch.ir import Graph, Node, config, graph_cost, verify
+from tinytorch.ir import Graph, Node, config, verify
 from tinytorch.ir.errors import PassError
 
 from .compare import check_same_meaning, excerpt, same_signature
-from .plan_memory import plan_memory
+from .sizes import Size, size_of
 
 
 class Pass(Protocol):
@@ -47,19 +47,12 @@ class Stage:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Row:
-    """What a stage amounts to. `kernels` counts the nodes that launch one (views and sources do not), `bytes` is what
-    they read and write, `peak` the arena the memory planner needs, if it was asked."""
+@dataclass(frozen=True, kw_only=True)
+class Row(Size):
+    """What a stage amounts to, and the seconds that its pass took."""
 
     name: str
     seconds: float
-    nodes: int
-    kernels: int
-    flops: int
-    transcendentals: int
-    bytes: int
-    peak: int | None = None
 
 
 class History(tuple[Stage, ...]):
@@ -69,7 +62,7 @@ class History(tuple[Stage, ...]):
 
     def table(self, peak: bool = False) -> list[Row]:
         """One row a stage; `peak` also plans memory for each."""
-        return [_row(stage, peak) for stage in self]
+        return [Row(name=stage.name, seconds=stage.seconds, **vars(size_of(stage.graph, peak))) for stage in self]
 
     @property
     def seconds(self) -> float:
@@ -78,17 +71,6 @@ class History(tuple[Stage, ...]):
 
     def __repr__(self) -> str:
         return f"<History {' → '.join(f'{stage.name} ({len(stage.graph.nodes)})' for stage in self)}>"
-
-
-def _row(stage: Stage, peak: bool) -> Row:
-    cost = graph_cost(stage.graph)
-    return Row(stage.name, stage.seconds, len(stage.graph.nodes), launches(stage.graph), cost.flops,
-               cost.transcendentals, cost.bytes, plan_memory(stage.graph).size if peak else None)
-
-
-def launches(graph: Graph) -> int:
-    """How many nodes run a kernel."""
-    return sum(node.op.kind.launches for node in graph.nodes)
 
 
 class Pipeline:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
-from tinytorch.ir import Graph, Kind, MemoryPlan, Node, Value
+from tinytorch.ir import Graph, Kind, MemoryPlan, Node, Value, ops
 from tinytorch.ir.domain import find_domain
 from tinytorch.ir.layout import Layout, layouts
 
@@ -163,6 +163,8 @@ def _is_elementwise(node: Node, places: Iterable[int], number: int) -> bool:
     another index."""
     if node.op.kind is Kind.POINTWISE:
         return True
+    if node.op is ops.write_rows:
+        return list(places) == [0]
     body = node.body
     if body is None:
         return False

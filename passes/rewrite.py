@@ -187,6 +187,11 @@ class Edit(Builder):
         """Whether several operands of the graph as it was given are this value."""
         return self.uses.get(value, 0) > 1
 
+    def made_by(self, value: Value, *ops: Op) -> Node | None:
+        """The node that made `value`, if its op is one of these."""
+        node = self.producer.get(value)
+        return node if node is not None and node.op in ops else None
+
     def process(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         values = self.emit(op, tuple(o.payload if isinstance(o.payload, Value) else self.lift(o) for o in operands),
                            attrs)

@@ -4,9 +4,11 @@
     PIPELINES["none"]                         only what the runtime cannot do without: every op a kernel
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from .assign_layout import AssignLayout
+from .cast_precision import CastPrecision
 from .expand_composites import ExpandComposites
 from .filter_minimally import FilterMinimally
 from .fold_batch_norm import FoldBatchNorm
@@ -28,3 +30,13 @@ STANDARD = (Simplify(), FoldBatchNorm(), FoldConstants(), ExpandComposites(), Si
             FilterMinimally(), AssignLayout(), MergeCommon(), RemoveDead(), HoistBound(), SplitSums(), Fuse(),
             Recompute(), PackOperands(), OrderNodes(), RemakeLate())
 PIPELINES: dict[str, tuple[Any, ...]] = {"train": STANDARD, "infer": STANDARD, "none": LOWERING}
+
+
+def with_precision(steps: Sequence[Any], dtype: str) -> tuple[Any, ...]:
+    """`steps` with `CastPrecision(dtype)` where composites are open, and products have not been given other forms.
+
+    >>> print(*(type(step).__name__ for step in with_precision(STANDARD, "bf16")[5:9]))
+    SinkTransposes CastPrecision ExpandComposites FilterMinimally
+    """
+    place = next((number for number, step in enumerate(steps) if isinstance(step, FilterMinimally)), 0)
+    return *steps[:place], CastPrecision(dtype), ExpandComposites(), *steps[place:]

@@ -8,11 +8,13 @@ from tinytorch.ir import Graph, Kind, Node, Op, Value, ops
 from tinytorch.ir.errors import CompileError
 
 from .attention import ATTENTION
+from .cache import CACHES, emit_write_rows
 from .contract import CONTRACTIONS, emit_contraction
 from .depthwise import emit_depthwise, emit_depthwise_products, is_depthwise
 from .launch import Launch, Ref
 from .loops import emit_loops
 from .move import MOVES, emit_copy
+from .packed import emit_packed
 from .pooling import POOLS
 from .products import emit_window_products
 
@@ -23,7 +25,7 @@ def _emit_products(node: Node, strides: Sequence[tuple[int, ...]], threads: int)
 
 # Ops that have an emitter of their own: node, strides of its operands, threads -> launches.
 KERNELS: dict[Op, Callable[[Node, Sequence[tuple[int, ...]], int], list[Launch]]] = {
-    **MOVES, **ATTENTION, **POOLS, ops.window_products: _emit_products}
+    **MOVES, **ATTENTION, **CACHES, **POOLS, ops.window_products: _emit_products}
 
 
 def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int], threads: int) -> list[Launch]:
@@ -39,8 +41,10 @@ def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[i
         if node.attrs["style"] == "contract":
             return [_emit_contraction(node, node.body.nodes[0], strides, aliases, threads)]
         return [emit_loops(node.body, strides, aliases, threads)]
-    if node.op in CONTRACTIONS:
+    if node.op in CONTRACTIONS or node.op is ops.packed_linear:
         return [_emit_contraction(node, node, strides, aliases, threads)]
+    if node.op is ops.write_rows:
+        return emit_write_rows(node, strides, aliases, threads)
     if node.op in KERNELS:
         return KERNELS[node.op](node, strides, threads)
     if node.op.kind in (Kind.POINTWISE, Kind.REDUCE, Kind.RANDOM):
@@ -53,6 +57,8 @@ def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[i
 
 def _emit_contraction(node: Node, product: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int],
                       threads: int) -> Launch:
+    if product.op is ops.packed_linear:
+        return emit_packed(node, strides, aliases, threads)
     depthwise = product.op is ops.convolve and is_depthwise(product)
     return (emit_depthwise if depthwise else emit_contraction)(node, strides, aliases, threads)
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinytorch.ir import Cost, Graph, Kind, MemoryPlan, Node, Value, node_cost
+from tinytorch.ir import Cost, Graph, Kind, MemoryPlan, Node, Value, node_cost, ops
 from tinytorch.ir.errors import ShapeError
 from tinytorch.ir.layout import layouts
 
@@ -132,7 +132,8 @@ class Program:
             for launch in launches:
                 named = {(ref.place, ref.number) for ref in _refs(launch)}
                 reads = [self._touch(v) for n, v in enumerate(node.inputs) if ("input", n) in named]
-                writes = [self._touch(v) for n, v in enumerate(node.outputs) if ("output", n) in named or n in aliases]
+                writes = [self._touch(v) for n, v in enumerate(node.outputs)
+                          if ("output", n) in named or ("input", aliases.get(n)) in named]
                 found.append(_Pending(launch, node, self._wire(launch, node.inputs, node.outputs),
                                       _footprint(launch, reads, writes, time)))
         donated = self.graph.donated
@@ -377,6 +378,8 @@ def _footprint(launch: Launch, reads: list[Touch], writes: list[Touch], time: fl
 
 def _what_it_checks(node: Node) -> object:
     """What a node checks: which positions, against which extent."""
+    if node.op is ops.write_rows:
+        return node.inputs[2], node.inputs[0].shape[1], node.inputs[1].shape[1]
     if node.body is not None or "axis" not in node.attrs:
         return node
     return node.inputs[1], node.inputs[0].shape[node.attrs["axis"]]

@@ -276,6 +276,22 @@ def rows(dtypes: Sequence[Any] = FLOATS, **attrs: Any) -> list[Sample]:
     return [*found, Sample((table,), attrs, smooth=False)]
 
 
+def along(numbers: Any, ndim: int, axis: int | None) -> Any:
+    """Numbers as they vary along `axis` of something with so many axes."""
+    shape = [-1 if axis is not None and a == axis % ndim else 1 for a in range(ndim)]
+    return np.reshape(numbers, shape) if np.ndim(numbers) else numbers
+
+
+def quantize_loop(x: Array, scale: Any, zero: Any = 0, dtype: Any = "u8", axis: int | None = None) -> Array:
+    """quantize, rounding by hand."""
+    wide = f64 if x.dtype == f64 else f32
+    y = x.astype(wide) * (wide(1) / along(scale, x.ndim, axis)).astype(wide)
+    places = np.rint(y) + along(zero, x.ndim, axis)
+    kind = {"u8": u8, "i8": i8, "i16": i16}[dtype]
+    least, most = np.iinfo(kind).min, np.iinfo(kind).max
+    return np.minimum(np.maximum(places, least), most).astype(kind)
+
+
 # -- the same again in plain NumPy -------------------------------------------------------------------------------------
 
 
@@ -623,6 +639,84 @@ def filtered_tiles() -> list[Sample]:
     ]
 
 
+def bytes_and_pairs(*shape: int, each: int, seed: int = 0) -> Array:
+    """Operands of contractions of quads, to both ends of their range (u8, or i8 for a weight), or of pairs (bf16)."""
+    if each == 2:
+        return some(*shape, dtype=bf16, seed=seed)
+    low, high, dtype = (-128, 128, i8) if seed else (0, 256, u8)
+    return whole(*shape, dtype=dtype, low=low, high=high, seed=seed)
+
+
+def grouped_matrices(each: int) -> list[Sample]:
+    """Calls of quad_matmul (each 4) or pair_matmul (2): stacks, depths that are no multiple, none."""
+
+    def call(x: tuple[int, ...], columns: int) -> Sample:
+        groups = -(-x[-1] // each)
+        return Sample((bytes_and_pairs(*x, each=each), bytes_and_pairs(groups, columns, each, each=each, seed=1)))
+
+    x, w = call((6, 8), 5).args
+    return [call((3, 8), 5), call((2, 3, 7), 4), call((1, 520), 3), call((2, 4), 33), call((0, 4), 2), call((2, 0), 3),
+            Sample((turned(x[:, :4]), spaced(w[: 4 // each]))), Sample((backward(x), w))]
+
+
+def grouped_images(each: int) -> list[Sample]:
+    """Calls of quad_convolve (each 4) or pair_convolve (2): padded with `fill` and cut, strided, dilated, in groups,
+    with rows of the kernel that are no multiple."""
+
+    def call(x: tuple[int, ...], size: tuple[int, int], out: int, **attrs: Any) -> Sample:
+        depth = size[1] * x[3] // attrs.get("groups", 1)
+        lines = bytes_and_pairs(size[0], -(-depth // each), out, each, each=each, seed=1)
+        lines[:, -1, :, depth % each or each :] = 0
+        weight = lines.reshape(-1, out, each)
+        return Sample((bytes_and_pairs(*x, each=each), weight), {"size": size} | attrs)
+
+    x, w = call((2, 4, 5, 4), (2, 2), 3).args
+    return [
+        call((2, 4, 5, 4), (3, 3), 6, low=1, high=1, fill=7),
+        call((1, 5, 6, 8), (2, 3), 5, stride=2, low=(1, 0), high=(0, 1), fill=3),
+        call((2, 5, 4, 3), (3, 3), 4, low=1, high=1, fill=9),
+        call((1, 6, 7, 1), (3, 2), 17, stride=(1, 2), low=(0, 1)),
+        call((1, 5, 6, 3), (2, 2), 3, low=-1, high=(0, -2)),
+        call((1, 5, 5, 8), (2, 2), 6, groups=2, dilation=(1, 2), fill=1),
+        call((1, 4, 4, 3), (3, 3), 3, groups=3, low=1, high=(1, 0)),
+        call((2, 3, 4, 4), (1, 1), 5),
+        call((0, 4, 4, 4), (2, 2), 3),
+        Sample((turned(x), spaced(w)), {"size": (2, 2)}),
+    ]
+
+
+def grouped_matrix(x: Any, weight: Any) -> Array:
+    """Σ over depth k of x[…, k] · weight[k // each, :, k % each]."""
+    wide, each = np.int64 if x.dtype == u8 else np.float64, weight.shape[2]
+    out = np.zeros((*x.shape[:-1], weight.shape[1]), wide)
+    for k in range(x.shape[-1]):
+        out += x[..., k, None].astype(wide) * weight[k // each, :, k % each].astype(wide)
+    return out
+
+
+def grouped_windows(x: Any, weight: Any, size: Any, stride: Any = 1, low: Any = 0, high: Any = 0, fill: float = 0,
+                    dilation: Any = 1, groups: int = 1) -> Array:
+    """Element e of row p of a window times weight[p · ⌈elements a row / each⌉ + e // each, :, e % each], summed up."""
+    stride, low, high, gap = ((n, n) if isinstance(n, int) else n for n in (stride, low, high, dilation))
+    wide, each = np.int64 if x.dtype == u8 else np.float64, weight.shape[2]
+    edges = [(0, 0), *((max(a, 0), max(b, 0)) for a, b in zip(low, high)), (0, 0)]
+    images = np.pad(x.astype(wide), edges, constant_values=wide(fill))
+    down, across = (np.s_[max(-a, 0) : n - max(-b, 0)] for a, b, n in zip(low, high, images.shape[1:3]))
+    images = images[:, down, across]
+    reach = [(k - 1) * d + 1 for k, d in zip(size, gap)]
+    tall, broad = ((n - r) // s + 1 for n, r, s in zip(images.shape[1:3], reach, stride))
+    inner, outs = x.shape[3] // groups, weight.shape[1] // groups
+    out = np.zeros((len(x), tall, broad, weight.shape[1]), wide)
+    for group, p, q, c in np.ndindex(groups, *size, inner):
+        line = p * -(-size[1] * inner // each) + (q * inner + c) // each
+        factor = weight[line, group * outs : (group + 1) * outs, (q * inner + c) % each].astype(wide)
+        rows = np.arange(tall) * stride[0] + p * gap[0]
+        columns = np.arange(broad) * stride[1] + q * gap[1]
+        seen = images[:, rows[:, None], columns, group * inner + c]
+        out[..., group * outs : (group + 1) * outs] += seen[..., None] * factor
+    return out
+
+
 def torch_filtered(x: Any, weight: Any, low: Any = 0, high: Any = 0) -> Any:
     """The formula of Lavin and Gray, tile by tile."""
     (a, b), (c, d) = (n if isinstance(n, tuple) else (n, n) for n in (low, high))
@@ -770,6 +864,50 @@ def attend_grad_in_numpy(g: Array, delta: Array, lse: Array, q: Array, k: Array,
         dk[b, j, kh] += slope * q[b, i, h]
         dv[b, j, kh] += p * g[b, i, h]
     return dq, dk, dv
+
+
+def write_rows_loop(cache: Array, rows: Array, positions: Array) -> Array:
+    """write_rows, one row at a time."""
+    out = cache.copy()
+    for b, i in np.ndindex(*rows.shape[:2]):
+        out[b, int(positions[b]) + i] = rows[b, i]
+    return out
+
+
+def attend_cacheds() -> list[Sample]:
+    """Calls of attend_cached: few queries and more, groups, windows, caches that store less."""
+
+    def call(n: int, capacity: int, at: Any, heads: int = 2, key_heads: int = 2, d: int = 4, dtype: Any = f32,
+             **attrs: Any) -> Sample:
+        k, v = (some(2, capacity, key_heads, e, dtype=dtype, seed=s) for e, s in ((d, 1), (d + 4, 2)))
+        return Sample((some(2, n, heads, d, dtype=dtype), k, v, np.array(at)), attrs)
+
+    bytes_, scales = (whole(2, 6, 1, 4, dtype=i8, low=-9, high=9, seed=s) for s in (1, 2)), some(2, 6, 1, low=0.1)
+    stored = (some(2, 5, 1, 4, dtype=f16, seed=s) for s in (1, 2))
+    return [
+        call(1, 5, [2, 4]),
+        call(3, 7, [0, 4], 4, 2, scale=0.3),
+        call(2, 9, [6, 0], window=3),
+        call(1, 6, [5, 0], d=3),
+        call(2, 5, [1, 3], dtype=f64),
+        call(17, 20, [0, 3], 1, 1),
+        call(0, 4, [1, 1]),
+        Sample((some(2, 2, 3, 4), *bytes_, np.array([1, 4]), scales, scales), smooth=False),
+        Sample((some(2, 1, 2, 4), *stored, np.array([4, 0])), smooth=False),
+    ]
+
+
+def attend_cached_loop(q: Array, k: Array, v: Array, positions: Array, *scales: Array, scale: float | None = None,
+                       window: int | None = None) -> Array:
+    """attend_cached in f64, a query at a time."""
+    k, v = (t.astype(f64) * (s[..., None] if len(scales) else 1) for t, s in zip((k, v), scales or (0, 0)))
+    out = np.zeros((*q.shape[:3], v.shape[3]))
+    for b, i, h in np.ndindex(*q.shape[:3]):
+        own, kh = int(positions[b]) + i, h * k.shape[2] // q.shape[2]
+        seen = np.s_[max(0, own + 1 - (window or own + 1)):own + 1]
+        e = np.exp(k[b, seen, kh] @ q[b, i, h] * (q.shape[3] ** -0.5 if scale is None else scale))
+        out[b, i, h] = e / e.sum() @ v[b, seen, kh]
+    return out
 
 
 def attentions_without_values() -> list[Sample]:
@@ -1388,6 +1526,38 @@ ENTRIES: dict[str, Entry] = {
             Bad((some(1, 4, 4, 2), some(16, 3, 3)), ShapeError, "expected"),
         ],
     ),
+    "quad_matmul": Entry(
+        grouped_matrices(4),
+        meaning=grouped_matrix,
+        bad=[
+            Bad((whole(2, 4), whole(1, 3, 4, dtype=i8)), DTypeError, "expected u8 times i8; quantise"),
+            Bad((whole(2, 4, dtype=u8), whole(4, 3, dtype=i8)), ShapeError, "as `quads` makes it"),
+            Bad((whole(2, 4, dtype=u8), whole(2, 3, 4, dtype=i8)), ShapeError, r"expected \(…, rows, depth\)"),
+        ],
+    ),
+    "pair_matmul": Entry(
+        grouped_matrices(2),
+        meaning=grouped_matrix,
+        bad=[
+            Bad((some(2, 4), some(2, 3, 2)), DTypeError, "expected bf16 times bf16; convert"),
+            Bad((some(2, 4, dtype=bf16), some(1, 3, 4, dtype=bf16)), ShapeError, "as `pairs` makes it"),
+        ],
+    ),
+    "quad_convolve": Entry(
+        grouped_images(4),
+        meaning=grouped_windows,
+        bad=[
+            Bad((whole(1, 4, 4, 4, dtype=u8), whole(3, 2, 4, dtype=i8)), ShapeError, "expected", {"size": 2}),
+            Bad((whole(1, 4, 4, 4, dtype=u8), whole(4, 2, 4, dtype=i8)), ShapeError, "expected a u8",
+                {"size": 2, "fill": 256}),
+            Bad((whole(1, 4, 4, 4, dtype=u8), whole(4, 2, 4, dtype=u8)), DTypeError, "u8 times i8", {"size": 2}),
+        ],
+    ),
+    "pair_convolve": Entry(
+        grouped_images(2),
+        meaning=grouped_windows,
+        bad=[Bad((some(1, 4, 4, 4, dtype=bf16), some(3, 2, 2, dtype=bf16)), ShapeError, "expected", {"size": 2})],
+    ),
     "window_products": Entry(
         products_of_windows(),
         torch=torch_products,
@@ -1569,6 +1739,11 @@ ENTRIES: dict[str, Entry] = {
         torch=lambda x, axis=-1: torch.log_softmax(x, axis),
         bad=NO_AXIS[:1],
     ),
+    "logaddexp": Entry(
+        binary(),
+        torch=lambda x, y: torch.logaddexp(float_of(torch.as_tensor(x)), float_of(torch.as_tensor(y))),
+        bad=[NO_FIT[0], Bad((some(2),) * 3, OpError, "takes 2 positional arguments")],
+    ),
     "logsumexp": Entry(
         reduced(empty=False),
         torch=lambda x, axis=None, keepdims=False: torch.logsumexp(
@@ -1651,6 +1826,36 @@ ENTRIES: dict[str, Entry] = {
                 "one number a query and head twice"),
         ],
     ),
+    "write_rows": Entry(
+        [
+            Sample((some(2, 5, 3), some(2, 2, 3, seed=1), np.array([0, 3]))),
+            Sample((some(3, 4), some(3, 1, seed=1), np.array([3, 0, 2], i32))),
+            Sample((some(1, 3, 2, 2, dtype=f64), some(1, 3, 2, 2, dtype=f64, seed=1), np.array([0]))),
+            Sample((whole(2, 4, 3, dtype=i8), spaced(whole(2, 1, 3, dtype=i8, seed=1)), np.array([-1, 1]))),
+            Sample((turned(some(2, 4, 3)), turned(some(2, 2, 3, seed=1)), np.array([2, 0]))),
+            Sample((some(2, 4, 3), some(2, 0, 3), np.array([2, 0]))),
+            Sample((np.full((1, 2, 2), math.nan, f32), some(1, 1, 2), np.array([1])), smooth=False),
+        ],
+        meaning=write_rows_loop,
+        bad=[
+            Bad((some(2, 4, 3), some(2, 5, 3), whole(2)), ShapeError, "no more rows than it holds"),
+            Bad((some(2, 4, 3), whole(2, 1, 3), whole(2)), ShapeError, "of its element type"),
+            Bad((some(2, 4, 3), some(2, 1, 3), some(2)), DTypeError, "expected integers"),
+            Bad((some(2, 4, 3), some(2, 1, 3), whole(3)), ShapeError, "one integer a sequence"),
+        ],
+    ),
+    "attend_cached": Entry(
+        attend_cacheds(),
+        meaning=attend_cached_loop,
+        bad=[
+            Bad((some(2, 3), some(2, 4), some(2, 4), whole(2)), ShapeError, r"expected \(batch, time, heads"),
+            Bad((some(1, 1, 3, 4), *(some(1, 3, 2, 4),) * 2, whole(1)), ShapeError, "3 heads of queries must be a"),
+            Bad((some(1, 1, 2, 4), *(whole(1, 3, 2, 4, dtype=i8),) * 2, whole(1)), ShapeError, "with a scale each"),
+            Bad((some(1, 1, 2, 4), *(some(1, 3, 2, 4, dtype=f64),) * 2, whole(1)), ShapeError, "one that stores"),
+            Bad((some(1, 1, 2, 4), *(some(1, 3, 2, 4),) * 2, whole(1)), OpError, "a query sees itself",
+                {"window": 0}),
+        ],
+    ),
     "attention_weights": Entry(
         attentions_without_values(),
         torch=torch_attention_weights,
@@ -1713,6 +1918,56 @@ ENTRIES: dict[str, Entry] = {
         bad=[
             Bad((some(2, 3),), ShapeError, "expected", {"extent": 4, "size": 2}),
             Bad((some(1, 2, 2, 1),), ShapeError, "those are not the windows", {"extent": 8, "size": 2}),
+        ],
+    ),
+    # numbers on a grid
+    "quantize": Entry(
+        [
+            Sample((some(2, 3), 0.1, 3)),
+            Sample((some(2, 3), 0.01, -3.0), {"dtype": "i8"}),  # some are cut
+            Sample((some(37), f32(0.25)), {"dtype": "i16"}),
+            *(Sample((view(some(3, 4)), some(4, low=0.1, high=0.5), whole(4)), {"axis": 1}) for view in LAYOUTS),
+            *(Sample((some(3, 4, dtype=d), 0.1, 128)) for d in FLOATS),
+            Sample((np.array([-math.inf, math.inf, -0.0, 1e38, 0.5, 1.5, 2.5], f32), 1.0, 128), smooth=False),
+            Sample((some(2, 1, 3), some(2, low=0.1, high=0.5), 7), {"axis": -3}),
+            Sample((some(0, 3), 0.5)),
+        ],
+        meaning=quantize_loop,
+        grad=(),
+        bad=[
+            Bad((whole(2), 0.1), DTypeError, "expected floating point"),
+            Bad((some(2), 0.1, 0), DTypeError, "expected u8, i8 or i16", {"dtype": "f32"}),
+            Bad((some(2, 3), some(3)), ShapeError, "name the axis"),
+            Bad((some(2, 3), some(3)), ShapeError, r"expected numbers or \(2,\)", {"axis": 0}),
+        ],
+    ),
+    "dequantize": Entry(
+        [
+            Sample((whole(2, 3, dtype=u8, high=256), 0.1, 3)),
+            Sample((whole(2, 3, dtype=i8, low=-128, high=128), f64(0.01))),
+            Sample((turned(whole(3, 4)), some(4, low=0.1, high=0.5), whole(4)), {"axis": 1}),
+        ],
+        meaning=lambda q, scale, zero=0, axis=None: (
+            (q.astype(np.asarray(scale).dtype if isinstance(scale, (Array, np.generic)) else f32)
+             - along(zero, q.ndim, axis)) * along(scale, q.ndim, axis)).astype(
+                f64 if isinstance(scale, np.float64) else f32),
+        bad=[
+            Bad((some(2), 0.1), DTypeError, "expected integers"),
+            Bad((whole(2, 3), some(3)), ShapeError, "name the axis"),
+        ],
+    ),
+    "fake_quantize": Entry(
+        [
+            Sample((some(2, 3), 0.1, 3, 0, 15), smooth=False),
+            Sample((some(3, 4), some(4, low=0.1, high=0.5), whole(4), -8, 7), {"axis": 1}, smooth=False),
+        ],
+        torch=lambda x, scale, zero, low, high, axis=None: (
+            torch.fake_quantize_per_tensor_affine(x, scale, zero, low, high) if axis is None
+            else torch.fake_quantize_per_channel_affine(x, scale, zero, axis, low, high)),
+        grad=(0,),
+        bad=[
+            Bad((whole(2), 0.1, 0, 0, 15), DTypeError, "expected floating point"),
+            Bad((some(2), 0.1, 0, 15, 0), OpError, "least and the greatest"),
         ],
     ),
     # what the compiler makes

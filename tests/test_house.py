@@ -28,7 +28,7 @@ LEVELS: list[set[str]] = [
     {"look"},
     {"core"},
     {"nn", "optim", "data", "text"},
-    {"train", "profile", "bench", "quant", "prune", "generate"},
+    {"train", "profile", "bench", "quant", "prune", "generate", "zoo"},
     {"cli", "course", "serve", "monitor"},
 ]
 SIBLINGS = LEVELS[1]
@@ -220,7 +220,7 @@ def test_public_names_have_docstrings(package: str) -> None:
 
 
 LIBRARY = ["tinytorch", *(f"tinytorch.{room}" for room in (
-    "nn", "nn.functional", "nn.init", "optim", "data", "data.transforms", "text", "train"))]  # fmt: skip
+    "nn", "nn.functional", "nn.init", "optim", "data", "data.transforms", "text", "train", "zoo"))]  # fmt: skip
 
 
 @pytest.mark.parametrize("package", LIBRARY)

@@ -394,7 +394,7 @@ def value_of(function: Function, arrays: Sequence[Array]) -> float:
 def in_f64(name: str) -> list[tuple[Sample, list[int]]]:
     """The smooth samples of an op as f64 calls, each with the places of the arrays that gradients flow to."""
     found = []
-    for sample in SAMPLES[name]:
+    for sample in SAMPLES.get(name, ()):  # test_every_op_has_samples says it better than a KeyError
         floats = [n for n, a in enumerate(sample.args) if isinstance(a, Array) and as_dtype(a.dtype).is_float]
         narrow = [n for n in floats if sample.args[n].dtype.itemsize < 4]
         through = floats if ENTRIES[name].grad is None else [n for n in floats if n in ENTRIES[name].grad]
@@ -467,7 +467,7 @@ def test_gradient_rule_is_linear(name: str) -> None:
         near(2 * x.payload - 0.5 * y.payload, z.payload, sample)
 
 
-@pytest.mark.parametrize("name", [n for n in sorted(registry) if ENTRIES[n].grad == ()])
+@pytest.mark.parametrize("name", [n for n, entry in sorted(ENTRIES.items()) if entry.grad == ()])
 def test_no_gradient_flows(name: str) -> None:
     for sample in SAMPLES[name]:
         floats = [n for n, a in enumerate(sample.args) if isinstance(a, Array) and as_dtype(a.dtype).is_float]

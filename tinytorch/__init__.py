@@ -25,24 +25,29 @@ from .profile import profile
 from .random import manual_seed
 from .store import load, save
 from .tensor import Parameter, Tensor, as_tensor, matmul, tensor
+from .transforms import hvp, jvp, vmap
 
 if TYPE_CHECKING:
-    from . import data, text, train
+    from . import data, quant, text, train
+    from .quant import quantize
 
 __all__ = [
     "Graph", "Parameter", "Tensor", "abs", "arange", "argmax", "as_tensor", "bench", "bf16", "bool_", "cat", "clip",
     "compile", "concat", "cos", "data", "enable_grad", "errors", "exp", "eye", "f16", "f32", "f64", "from_numpy",
-    "full", "full_like", "grad", "i8", "i16", "i32", "i64", "is_grad_enabled", "linspace", "load", "log",
+    "full", "full_like", "grad", "hvp", "i8", "i16", "i32", "i64", "is_grad_enabled", "jvp", "linspace", "load", "log",
     "manual_seed", "matmul", "maximum", "mean", "minimum", "nn", "no_grad", "ones", "ones_like", "optim", "profile",
-    "rand", "randint", "randn", "randperm", "save", "sigmoid", "sin", "softmax", "sqrt", "stack", "sum", "tanh",
-    "tensor", "text", "trace", "train", "tril", "triu", "u8", "value_and_grad", "where", "zeros", "zeros_like",
+    "quant", "quantize", "rand", "randint", "randn", "randperm", "save", "sigmoid", "sin", "softmax", "sqrt", "stack",
+    "sum", "tanh", "tensor", "text", "trace", "train", "tril", "triu", "u8", "value_and_grad", "vmap", "where", "zeros",
+    "zeros_like",
 ]
 
 __version__ = "0.1.0.dev0"
 
 
 def __getattr__(name: str) -> Any:
-    """`tt.data`, `tt.text` and `tt.train` are imported when they are first asked for."""
-    if name in ("data", "text", "train"):
+    """`tt.data`, `tt.quant`, `tt.text` and `tt.train` are imported when they are first asked for."""
+    if name in ("data", "quant", "text", "train"):
         return import_module(f"tinytorch.{name}")
+    if name == "quantize":
+        return import_module("tinytorch.quant").quantize
     raise AttributeError(f"module 'tinytorch' has no attribute {name!r}")

@@ -28,7 +28,7 @@ from tinytorch.frontends.trace import trace as trace_function
 from tinytorch.frontends.tree import Tree, flatten
 from tinytorch.ir import Graph, Value, is_tracing
 from tinytorch.ir.errors import TracingError
-from tinytorch.passes import LOWERING, PIPELINES, History, Pipeline, plan_memory
+from tinytorch.passes import LOWERING, PIPELINES, History, Pipeline, Rematerialize, plan_memory, with_precision
 
 from .backward import attach_backward
 from .entry import Entry, GradOf
@@ -56,7 +56,8 @@ def trace(function: Callable[..., Any], *examples: Any, static: Sequence[str | i
 
 
 def compile(target: Callable[..., Any] | None = None, *, pipeline: str = "train", passes: Sequence[Any] | None = None,
-            static: Sequence[str | int] = (), threads: int | None = None) -> Any:
+            static: Sequence[str | int] = (), threads: int | None = None, precision: str = "f32",
+            memory: int | float | None = None) -> Any:
     """Make a function, module or training step fast.
 
     Args:
@@ -65,6 +66,10 @@ def compile(target: Callable[..., Any] | None = None, *, pipeline: str = "train"
         passes: a list of passes in place of a named pipeline; what the runtime needs is added.
         static: positions or names of arguments to be seen as they are (one program for each value).
         threads: how many to use; by default `TINYTORCH_THREADS` or all cores.
+        precision: what products of f32 are computed from: "f32", or "bf16" or "f16" (`passes.CastPrecision`); sums,
+            results and parameters stay f32.
+        memory: a budget for the intermediates, in bytes or, up to 1.0, as a part of what they need else; what does not
+            fit is computed again (`passes.Rematerialize`), with the same results bit for bit.
     Returns:
         A `Compiled`, called like `target`.
 
@@ -76,10 +81,13 @@ def compile(target: Callable[..., Any] | None = None, *, pipeline: str = "train"
     (tensor(5.), 1)
     """
     if target is None:
-        return lambda function: compile(function, pipeline=pipeline, passes=passes, static=static, threads=threads)
+        return lambda function: compile(function, pipeline=pipeline, passes=passes, static=static, threads=threads,
+                                        precision=precision, memory=memory)
     if passes is None and pipeline not in PIPELINES:
         raise TracingError(f"compile(pipeline={pipeline!r}): expected one of {sorted(PIPELINES)}, or passes=[…]")
     chosen = PIPELINES[pipeline] if passes is None else (*passes, *LOWERING)
+    chosen = chosen if precision == "f32" else with_precision(chosen, precision)
+    chosen = chosen if memory is None else (*chosen, Rematerialize(memory))
     return Compiled(target, Pipeline(*chosen), tuple(static), threads)
 
 

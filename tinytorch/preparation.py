@@ -29,7 +29,7 @@ import numpy as np
 
 from tinytorch.ir import Graph, Value
 from tinytorch.ir.text import to_text
-from tinytorch.passes import History, Pipeline, Stage, plan_memory
+from tinytorch.passes import History, Pipeline, Rematerialize, Stage, plan_memory
 from tinytorch.passes.fold_constants import is_frozen
 from tinytorch.passes.hoist_bound import HoistBound
 
@@ -155,7 +155,8 @@ def lower(pipeline: Pipeline, graph: Graph, owners: Mapping[Value, Any], threads
     key = to_text(first, sources=False), tuple(map(id, read))
     preparation = next((preparation for preparation in known if preparation.key == key), None)
     if preparation is None:
-        preparation = Preparation(key, rest.run(first)[1], read, threads)
+        steps = (step for step in rest.passes if not isinstance(step, Rematerialize))  # a budget is one for calls
+        preparation = Preparation(key, Pipeline(*steps).run(first)[1], read, threads)
     preparation.serve([step.graph for step in (stage, *back)], first.outputs)
     return Lowered(after, history, preparation, dict(zip(first.outputs, preparation.results, strict=True)))
 

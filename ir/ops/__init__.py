@@ -9,13 +9,17 @@ assert __name__ == "tinytorch.ir.ops", "import tinytorch.ir.ops, not the folder 
 from ..dtypes import bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8
 from ..op import registry as _registry
 from .attention import *
+from .cache import *
 from .composite import *
 from .contract import *
 from .convolve import *
 from .fused import *
 from .index import *
+from .integer import *
+from .packed import *
 from .pointwise import *
 from .pool import *
+from .quantize import *
 from .random import *
 from .reduce import *
 from .source import *

@@ -19,6 +19,7 @@ from ..errors import ShapeError
 from ..types import TensorType
 from .contract import matmul
 from .define import Prepared, attributes, composite, lift
+from .leading import merged
 from .pointwise import eq, exp, ge, log, where
 from .reduce import max, sum
 from .source import constant, iota
@@ -172,7 +173,7 @@ def _attend_grad_prepare(g: Any, delta: Any, lse: Any, q: Any, k: Any, v: Any, m
 attend_grad = composite(
     "attend_grad", _attend_grad, attributes(_attend_grad_prepare),
     "the cotangents of q, k and v from g, that of attend's result; delta is Σ g · out over the last axis",
-    native=lambda g, delta, lse, *types, **attrs: _native(*types, **attrs))
+    native=lambda g, delta, lse, *types, **attrs: _native(*types, **attrs), vmap=merged)
 
 
 def _attend_vjp(grads: tuple[Any, Any], results: tuple[Any, Any], q: Any, k: Any, v: Any, *mask: Any,
@@ -194,7 +195,7 @@ def _attend_vjp(grads: tuple[Any, Any], results: tuple[Any, Any], q: Any, k: Any
 attend = composite(
     "attend", _attend, attributes(_attend_prepare),
     "attention with time before heads, (batch, time, heads, head_dim), and log Σ exp of the scores, "
-    "(batch, time, heads); the mask is (batch, heads, queries, keys)", vjp=_attend_vjp, native=_native)
+    "(batch, time, heads); the mask is (batch, heads, queries, keys)", vjp=_attend_vjp, native=_native, vmap=merged)
 
 
 # -- attention ---------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ from .view import broadcast_to, reshape
 
 __all__ = [
     "batch_norm", "clip", "cross_entropy", "dropout", "gelu",
-    "layer_norm", "leaky_relu", "linear", "log_softmax", "logsumexp", "mean", "random_normal", "relu",
+    "layer_norm", "leaky_relu", "linear", "log_softmax", "logaddexp", "logsumexp", "mean", "random_normal", "relu",
     "rms_norm", "silu", "softmax", "softplus", "var",
 ]
 
@@ -188,6 +188,15 @@ def _logsumexp(x: Any, *, axis: Shape, keepdims: bool) -> Any:
 logsumexp = composite("logsumexp", _logsumexp, attributes(_axes), "log Σeˣ over `axis`, never overflowing")
 
 
+def _logaddexp(x: Any, y: Any) -> Any:
+    return maximum(x, y) + where(eq(x, y), math.log(2), log1p(exp(-absolute(x - y))))  # two equal infinities too
+
+
+logaddexp = composite("logaddexp", _logaddexp, attributes(lambda x, y: div.prepare(x, y)),
+                      "log(eˣ + eʸ), never overflowing",
+                      vjp=lambda g, out, x, y: (g * sigmoid(x - y), g * sigmoid(y - x)))
+
+
 def _cross_entropy_prepare(logits: Any, labels: Any) -> Prepared:
     logits, labels = _floating(lift(logits)), lift(labels)
     if labels.dtype.kind not in "iu" or labels.shape != logits.shape[:-1]:
@@ -286,7 +295,8 @@ def _linear_vjp(g: Any, out: Any, x: Any, weight: Any, *bias: Any) -> tuple[Any,
     return gx if gx is None or x.ndim == 2 else reshape(gx, x.shape), matmul(g_rows, rows, True), *(g for _ in bias)
 
 
-linear = composite("linear", _linear, attributes(_linear_prepare), "x Wᵀ + b, with W (out, in)", vjp=_linear_vjp)
+linear = composite("linear", _linear, attributes(_linear_prepare), "x Wᵀ + b, with W (out, in)", vjp=_linear_vjp,
+                   vmap=lambda op, size, mapped, *operands: None if any(mapped[1:]) else op(*operands))
 
 
 # -- randomness --------------------------------------------------------------------------------------------------------

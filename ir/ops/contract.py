@@ -10,6 +10,7 @@ from ..errors import DTypeError, ShapeError
 from ..op import Kind, Op
 from ..types import TensorType, broadcast_shapes
 from .define import Prepared, attributes, lift
+from .leading import aligned
 from .pointwise import add
 
 __all__ = ["matmul"]
@@ -63,4 +64,5 @@ def _matmul_flops(out: TensorType, x: TensorType, y: TensorType, *, transpose_x:
 matmul = Op(
     name="matmul", kind=Kind.CONTRACT,
     doc="matrix product over the last two axes, each operand transposed if asked; leading axes broadcast",
-    prepare=attributes(_matmul), infer=_matmul_infer, eval=_matmul_eval, vjp=_matmul_vjp, flops=_matmul_flops)
+    prepare=attributes(_matmul), infer=_matmul_infer, eval=_matmul_eval, vjp=_matmul_vjp, flops=_matmul_flops,
+    vmap=aligned)

@@ -20,6 +20,7 @@ from ..op import Kind
 from ..types import Shape, TensorType
 from .contract import matmul
 from .define import Prepared, attributes, composite, lift, pair
+from .leading import first_merged
 from .pointwise import add
 from .reduce import sum
 from .view import concat, pad, reshape, slice, transpose, windows
@@ -120,7 +121,7 @@ def _convolve_flops(out: TensorType, x: TensorType, weight: TensorType, *, sprea
 convolve = composite(
     "convolve", _convolve, attributes(_convolve_prepare),
     "correlation of (batch, height, width, channels) with (kh, kw, channels / groups, out)",
-    kind=Kind.CONTRACT, vjp=_convolve_vjp, flops=_convolve_flops, native=_is_native)
+    kind=Kind.CONTRACT, vjp=_convolve_vjp, flops=_convolve_flops, native=_is_native, vmap=first_merged)
 
 
 # -- the gradient by the weight ----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from ..errors import DTypeError, OpError, ShapeError, TinyTorchError
 from ..interp import Builder, Evaluate, Operand
 from ..op import Kind, Op, registry
 from ..types import Shape, TensorType, broadcast_shapes, normalize_axes, reduced_shape
+from .leading import aligned, shifted
 
 Scalar = (bool, int, float)
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]  # what `prepare` returns: operands and attributes
@@ -110,7 +111,7 @@ def pointwise(name: str, ufunc: np.ufunc, scalar: str, doc: str, *, vjp: Callabl
 
     return Op(name=name, kind=Kind.POINTWISE, doc=doc, infer=infer, eval=eval or ufunc, prepare=prepare, vjp=vjp,
               scalar=scalar, transcendental=transcendental, commutative=commutative,
-              flops=lambda out, *types: flops * out.size)
+              flops=lambda out, *types: flops * out.size, vmap=aligned)
 
 
 def attributes(function: Callable[..., Prepared]) -> Callable[..., Prepared]:
@@ -155,13 +156,13 @@ def reduction(name: str, numpy: Callable[..., Any], doc: str, *, vjp: Callable[.
 
     prepare.__name__ = name
     return Op(name=name, kind=Kind.REDUCE, doc=doc, infer=infer, eval=evaluate, prepare=attributes(prepare), vjp=vjp,
-              scalar=scalar, identity=identity, flops=lambda out, x, **_: x.size)
+              scalar=scalar, identity=identity, flops=lambda out, x, **_: x.size, vmap=shifted)
 
 
 def composite(name: str, expand: Callable[..., Any], prepare: Callable[..., Any], doc: str, *,
               vjp: Callable[..., Any] | None = None, kind: Kind = Kind.COMPOSITE,
               flops: Callable[..., int] | None = None, native: Callable[..., bool] = Op.native,
-              eval: Callable[..., Any] | None = None) -> Op:
+              eval: Callable[..., Any] | None = None, vmap: Callable[..., Any] | None = None) -> Op:
     """An op that is defined by simpler ones: its type and meaning are its expansion's. `eval` is a faster way to the
     same numbers, for eager code."""
 
@@ -182,7 +183,7 @@ def composite(name: str, expand: Callable[..., Any], prepare: Callable[..., Any]
         return tuple(r.payload for r in result) if isinstance(result, tuple) else result.payload
 
     return Op(name=name, kind=kind, doc=doc, infer=infer, eval=eval or evaluate, prepare=prepare, vjp=vjp,
-              expand=expand, flops=flops or Op.flops, native=native)
+              expand=expand, flops=flops or Op.flops, native=native, vmap=vmap)
 
 
 def pair(n: int | Sequence[int]) -> tuple[int, int]:

@@ -12,7 +12,8 @@ from ..errors import DTypeError, ShapeError
 from ..op import Kind, Op
 from ..types import TensorType, broadcast_shapes, normalize_axis
 from .define import Prepared, attributes, cast_to, lift
-from .view import broadcast_to
+from .leading import Mapped, moved, row_numbers, rows, shifted, spread
+from .view import broadcast_to, reshape, transpose
 
 __all__ = ["put_along", "scatter_add", "take", "take_along"]
 
@@ -34,6 +35,31 @@ def _take_infer(x: TensorType, indices: TensorType, *, axis: int) -> TensorType:
     return TensorType(x.dtype, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1:]))
 
 
+def _take_mapped(op: Op, size: int, mapped: Mapped, x: Any, indices: Any, *, axis: int) -> Any:
+    if not mapped[1]:
+        return take(x, indices, axis + 1)
+    if not mapped[0]:
+        return moved(take(x, indices, axis), axis, 0)
+    found = take(rows(x, True, size, axis), row_numbers(indices, size, x.shape[axis + 1]), 0)
+    return _turned(found, indices.ndim - 1, axis)  # from (size, positions, before, after)
+
+
+def _turned(x: Any, first: int, second: int) -> Any:
+    """(size, a, b, rest) with `first` axes a and `second` axes b as (size, b, a, rest)."""
+    a, b = range(1, 1 + first), range(1 + first, 1 + first + second)
+    return transpose(x, (0, *b, *a, *range(1 + first + second, x.ndim)))
+
+
+def _scatter_mapped(op: Op, size: int, mapped: Mapped, x: Any, indices: Any, updates: Any, *, axis: int) -> Any:
+    updates = spread(updates, mapped[2], size)
+    if not mapped[1]:
+        return scatter_add(spread(x, mapped[0], size), indices, updates, axis + 1)
+    extent = x.shape[axis + mapped[0]]
+    flat = rows(x, mapped[0], size, axis)
+    found = scatter_add(flat, row_numbers(indices, size, extent), _turned(updates, axis, indices.ndim - 1), 0)
+    return moved(reshape(found, (size, extent, *found.shape[1:])), 1, axis + 1)
+
+
 def _zeros_like(x: Any) -> Any:
     return broadcast_to(lift(0, x.dtype), x.shape)
 
@@ -41,6 +67,7 @@ def _zeros_like(x: Any) -> Any:
 take = Op(
     name="take", kind=Kind.INDEX, doc="the parts of x at `indices` along `axis`, as in an embedding",
     prepare=attributes(_take), infer=_take_infer, eval=lambda x, indices, *, axis: np.take(x, indices, axis=axis),
+    vmap=_take_mapped,
     vjp=lambda g, out, x, indices, *, axis: (scatter_add(_zeros_like(x), indices, g, axis), None))
 
 
@@ -69,7 +96,7 @@ def _scatter_eval(x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, ax
 scatter_add: Op = Op(
     name="scatter_add", kind=Kind.INDEX,
     doc="x with `updates` added at `indices` along `axis`: the transpose of `take`",
-    prepare=attributes(_scatter), infer=_scatter_infer, eval=_scatter_eval,
+    prepare=attributes(_scatter), infer=_scatter_infer, eval=_scatter_eval, vmap=_scatter_mapped,
     flops=lambda out, x, indices, updates, *, axis: updates.size,
     vjp=lambda g, out, x, indices, updates, *, axis: (g, None, take(g, indices, axis)))
 
@@ -115,13 +142,13 @@ def _put_eval(x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, axis: 
 take_along = Op(
     name="take_along", kind=Kind.INDEX,
     doc="along `axis`, the element at the position that `indices` holds for each place",
-    prepare=attributes(_take_along), infer=_take_along_infer,
+    prepare=attributes(_take_along), infer=_take_along_infer, vmap=shifted,
     eval=lambda x, indices, *, axis: np.take_along_axis(x, indices, axis),
     vjp=lambda g, out, x, indices, *, axis: (put_along(_zeros_like(x), indices, g, axis), None))
 
 put_along: Op = Op(
     name="put_along", kind=Kind.INDEX,
     doc="x with `updates` added along `axis` at the positions of `indices`: the transpose of `take_along`",
-    prepare=attributes(_put), infer=_put_infer, eval=_put_eval,
+    prepare=attributes(_put), infer=_put_infer, eval=_put_eval, vmap=shifted,
     flops=lambda out, x, indices, updates, *, axis: updates.size,
     vjp=lambda g, out, x, indices, updates, *, axis: (g, None, take_along(g, indices, axis)))

@@ -16,6 +16,7 @@ from ..errors import DTypeError
 from ..op import Kind, Op
 from ..types import TensorType, broadcast_shapes
 from .define import Prepared, attributes, lift, pointwise
+from .leading import aligned
 
 __all__ = [
     "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "ceil", "cos", "detach", "div",
@@ -138,7 +139,7 @@ def _where_infer(condition: TensorType, x: TensorType, y: TensorType) -> TensorT
 where: Op = Op(
     name="where", kind=Kind.POINTWISE, doc="x where `condition` holds, y elsewhere", scalar="select({0}, {1}, {2})",
     prepare=attributes(_where_prepare), infer=_where_infer, eval=lambda condition, x, y: np.where(condition, x, y),
-    flops=lambda out, *types: out.size,
+    flops=lambda out, *types: out.size, vmap=aligned,
     vjp=lambda g, out, condition, x, y: (None, where(condition, g, 0.0), where(condition, 0.0, g)))
 
 
@@ -149,12 +150,12 @@ def _cast_eval(x: np.ndarray, *, dtype: DType) -> np.ndarray:
 cast: Op = Op(
     name="cast", kind=Kind.POINTWISE, doc="the same numbers in another element type", scalar="{cast}({0})",
     prepare=attributes(lambda x, dtype: ((lift(x),), {"dtype": as_dtype(dtype)})), eval=_cast_eval,
-    infer=lambda x, *, dtype: TensorType(dtype, x.shape),
+    infer=lambda x, *, dtype: TensorType(dtype, x.shape), vmap=aligned,
     vjp=lambda g, out, x, *, dtype: (cast(g, x.dtype) if x.dtype.is_float else None,))
 
 detach = Op(
     name="detach", kind=Kind.POINTWISE, doc="x itself, through which no gradient flows", eval=lambda x: x, scalar="{0}",
-    prepare=attributes(lambda x: ((lift(x),), {})), infer=lambda x: x, vjp=_flat)
+    prepare=attributes(lambda x: ((lift(x),), {})), infer=lambda x: x, vjp=_flat, vmap=aligned)
 
 
 def _in_range_eval(x: np.ndarray, *, extent: int) -> np.ndarray:
@@ -174,4 +175,4 @@ in_range = Op(
     name="in_range", kind=Kind.POINTWISE, doc="x itself; IndexError if an element is not one of 0 … extent - 1",
     prepare=attributes(lambda x, extent: ((lift(x),), {"extent": int(extent)})),
     infer=_in_range_infer, eval=_in_range_eval,
-    scalar="in_range({0}, {extent}, status)", vjp=_flat)
+    scalar="in_range({0}, {extent}, status)", vjp=_flat, vmap=aligned)

@@ -24,6 +24,7 @@ from ..types import Shape, TensorType
 from .convolve import CHANNELS_FIRST, CHANNELS_LAST
 from .define import Prepared, attributes, composite, lift, pair
 from .index import put_along
+from .leading import merged
 from .pointwise import div, maximum
 from .reduce import argmax, max, sum
 from .view import broadcast_to, fold, pad, reshape, slice, transpose, windows
@@ -86,7 +87,7 @@ def _greatest(view: np.ndarray) -> np.ndarray:
 
 pool_max: Op = composite(
     "pool_max", _max, attributes(_prepare), "the greatest of each window of (batch, height, width, channels)",
-    vjp=lambda g, out, x, **attrs: (pool_max_grad(g, x, out, **attrs),), native=_is_native,
+    vjp=lambda g, out, x, **attrs: (pool_max_grad(g, x, out, **attrs),), vmap=merged, native=_is_native,
     eval=lambda x, **attrs: _greatest(_view(x, **attrs)))
 
 
@@ -131,7 +132,7 @@ def _max_grad_eval(g: np.ndarray, x: np.ndarray, out: np.ndarray, **attrs: Any) 
 pool_max_grad: Op = composite(
     "pool_max_grad", _max_grad, attributes(_max_grad_prepare),
     "g of each window at the first of its greatest elements, added up: the gradient of pool_max", native=_is_native,
-    eval=_max_grad_eval)
+    eval=_max_grad_eval, vmap=merged)
 
 
 def _sum(x: Any, **attrs: Any) -> Any:
@@ -140,7 +141,7 @@ def _sum(x: Any, **attrs: Any) -> Any:
 
 pool_sum: Op = composite(
     "pool_sum", _sum, attributes(_prepare), "the sum of each window of (batch, height, width, channels)",
-    vjp=lambda g, out, x, **attrs: (pool_sum_grad(g, x.shape[1:3], **attrs),), native=_is_native)
+    vjp=lambda g, out, x, **attrs: (pool_sum_grad(g, x.shape[1:3], **attrs),), vmap=merged, native=_is_native)
 
 
 def _sum_grad_prepare(g: Any, extent: Any, size: Any, stride: Any = None, low: Any = 0, high: Any = 0,
@@ -157,7 +158,7 @@ def _sum_grad(g: Any, *, extent: Shape, **attrs: Any) -> Any:
 pool_sum_grad: Op = composite(
     "pool_sum_grad", _sum_grad, attributes(_sum_grad_prepare),
     "g repeated over each window of images of `extent`, added up: the gradient of pool_sum",
-    vjp=lambda g, out, x, *, extent, **attrs: (pool_sum(g, **attrs),), native=_is_native)
+    vjp=lambda g, out, x, *, extent, **attrs: (pool_sum(g, **attrs),), vmap=merged, native=_is_native)
 
 
 # -- channels first ----------------------------------------------------------------------------------------------------

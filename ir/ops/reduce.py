@@ -12,6 +12,7 @@ from ..errors import ShapeError
 from ..op import Kind, Op
 from ..types import TensorType, normalize_axis, reduced_shape
 from .define import Prepared, attributes, lift, reduction, widened
+from .leading import shifted
 from .pointwise import cast, eq
 from .view import broadcast_to, concat, pad, reshape, slice, transpose
 
@@ -76,7 +77,7 @@ def _position(name: str, numpy: Any) -> Op:
               doc=f"the position of the {'greatest' if name == 'argmax' else 'least'} along "
               "`axis`; the first among equals",
               infer=infer, eval=lambda x, *, axis, keepdims: np.asarray(numpy(x, axis=axis, keepdims=keepdims)),
-              prepare=attributes(prepare),
+              prepare=attributes(prepare), vmap=shifted,
               vjp=lambda g, out, x, *, axis, keepdims: (None,), flops=lambda out, x, **_: x.size - out.size)
 
 
@@ -98,7 +99,7 @@ def _cumsum(x: Any, axis: int = -1) -> Prepared:
 
 cumsum: Op = Op(
     name="cumsum", kind=Kind.INDEX, doc="running sums along `axis`", infer=lambda x, *, axis: x,
-    prepare=attributes(_cumsum),
+    prepare=attributes(_cumsum), vmap=shifted,
     eval=lambda x, *, axis: np.cumsum(widened(x), axis=axis).astype(x.dtype, copy=False),
     flops=lambda out, x, *, axis: x.size - x.size // (x.shape[axis] or 1),
     vjp=lambda g, out, x, *, axis: (_flip(cumsum(_flip(g, axis), axis), axis),))

@@ -14,6 +14,7 @@ from ..errors import DTypeError, ShapeError
 from ..op import Kind, Op
 from ..types import Shape, TensorType, broadcast_shapes, normalize_axis
 from .define import Prepared, attributes, cast_to, lift
+from .leading import extended, levelled, shifted
 
 __all__ = ["broadcast_to", "concat", "fold", "pad", "reshape", "slice", "transpose", "windows"]
 
@@ -34,7 +35,7 @@ def _reshape(x: Any, shape: Any) -> Prepared:
 reshape: Op = Op(
     name="reshape", kind=Kind.VIEW, doc="the same elements in C order in another shape; one extent may be -1",
     prepare=attributes(_reshape), eval=lambda x, *, shape: x.reshape(shape), infer=lambda x, *, shape: _sized(x, shape),
-    vjp=lambda g, out, x, *, shape: (reshape(g, x.shape),))
+    vjp=lambda g, out, x, *, shape: (reshape(g, x.shape),), vmap=extended(shape="size"))
 
 
 def _sized(x: TensorType, shape: Shape) -> TensorType:
@@ -55,7 +56,8 @@ transpose: Op = Op(
     name="transpose", kind=Kind.VIEW, doc="axes in another order (reversed by default)", prepare=attributes(_transpose),
     eval=lambda x, *, axes: x.transpose(axes),
     infer=lambda x, *, axes: TensorType(x.dtype, tuple(x.shape[a] for a in axes)),
-    vjp=lambda g, out, x, *, axes: (transpose(g, tuple(int(a) for a in np.argsort(axes))),))
+    vjp=lambda g, out, x, *, axes: (transpose(g, tuple(int(a) for a in np.argsort(axes))),),
+    vmap=lambda op, size, mapped, x, *, axes: op(x, (0, *(a + 1 for a in axes))))
 
 
 def _broadcast_infer(x: TensorType, *, shape: Shape) -> TensorType:
@@ -67,7 +69,8 @@ def _broadcast_infer(x: TensorType, *, shape: Shape) -> TensorType:
 broadcast_to = Op(
     name="broadcast_to", kind=Kind.VIEW, doc="repeat along new axes and axes of extent 1", infer=_broadcast_infer,
     prepare=attributes(lambda x, shape: ((lift(x),), {"shape": tuple(int(n) for n in shape)})),
-    eval=lambda x, *, shape: np.broadcast_to(x, shape), vjp=lambda g, out, x, *, shape: (g,))
+    eval=lambda x, *, shape: np.broadcast_to(x, shape), vjp=lambda g, out, x, *, shape: (g,),
+    vmap=lambda op, size, mapped, x, *, shape: op(*levelled([x], mapped, len(shape)), (size, *shape)))
 
 
 def _slice(x: Any, start: Sequence[int], size: Sequence[int], step: Sequence[int] | None = None) -> Prepared:
@@ -111,7 +114,8 @@ def _slice_vjp(g: Any, out: Any, x: Any, *, start: Shape, size: Shape, step: Sha
 slice = Op(
     name="slice", kind=Kind.VIEW,
     doc="elements start, start + step, … (`size` of them) along every axis; steps may be negative",
-    prepare=attributes(_slice), infer=_slice_infer, eval=_slice_eval, vjp=_slice_vjp)
+    prepare=attributes(_slice), infer=_slice_infer, eval=_slice_eval, vjp=_slice_vjp,
+    vmap=extended(start=0, size="size", step=1))
 
 
 def _pad(x: Any, low: Sequence[int], high: Sequence[int], interior: Sequence[int] | None = None,
@@ -140,7 +144,8 @@ def _pad_eval(x: np.ndarray, *, low: Shape, high: Shape, interior: Shape, value:
 pad = Op(
     name="pad", kind=Kind.INDEX, doc="put `value` before, after and between the elements of every axis",
     prepare=attributes(_pad), infer=_pad_infer, eval=_pad_eval,
-    vjp=lambda g, out, x, *, low, high, interior, value: (slice(g, low, x.shape, [n + 1 for n in interior]),))
+    vjp=lambda g, out, x, *, low, high, interior, value: (slice(g, low, x.shape, [n + 1 for n in interior]),),
+    vmap=extended(low=0, high=0, interior=0))
 
 
 def _concat(*parts: Any, axis: int = 0) -> Prepared:
@@ -173,7 +178,7 @@ def _concat_vjp(g: Any, out: Any, *parts: Any, axis: int) -> tuple[Any, ...]:
 
 concat = Op(
     name="concat", kind=Kind.INDEX, doc="tensors one after the other along `axis`", prepare=attributes(_concat),
-    infer=_concat_infer, eval=lambda *parts, axis: np.concatenate(parts, axis=axis), vjp=_concat_vjp)
+    infer=_concat_infer, eval=lambda *parts, axis: np.concatenate(parts, axis=axis), vjp=_concat_vjp, vmap=shifted)
 
 
 def _windows(x: Any, axes: Sequence[int], size: Sequence[int], step: Sequence[int],
@@ -209,7 +214,7 @@ windows = Op(
     name="windows", kind=Kind.VIEW,
     doc="sliding windows over `axes`: their positions stay in place, their contents become new last axes",
     prepare=attributes(_windows), infer=_windows_infer, eval=_windows_eval,
-    vjp=lambda g, out, x, **attrs: (fold(g, shape=x.shape, **attrs),))
+    vjp=lambda g, out, x, **attrs: (fold(g, shape=x.shape, **attrs),), vmap=shifted)
 
 
 def _fold(x: Any, shape: Shape, axes: Shape, size: Shape, step: Shape, dilation: Shape) -> Prepared:
@@ -238,4 +243,4 @@ def _fold_eval(x: np.ndarray, *, shape: Shape, axes: Shape, size: Shape, step: S
 fold: Op = Op(
     name="fold", kind=Kind.INDEX, doc="add windows up where they lie: the transpose of `windows`",
     prepare=attributes(_fold), infer=_fold_infer, eval=_fold_eval, flops=lambda out, x, **_: x.size,
-    vjp=lambda g, out, x, *, shape, **attrs: (windows(g, **attrs),))
+    vjp=lambda g, out, x, *, shape, **attrs: (windows(g, **attrs),), vmap=extended(shape="size"))

@@ -1,4 +1,4 @@
-"""`nn.Rewritten`: a model seen through passes is a module like any other, at any sizes, and holds only what it reads."""
+"""`nn.Rewritten`: a model seen through passes is a module like any other, at any sizes, and has only what it reads."""
 
 import gc
 import weakref

@@ -121,7 +121,7 @@ class MultiheadAttention(Module):
             y, weights = F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, enable_gqa=True), None
         order = (0, 2, 1, 3) if self.batch_first or not batched else (2, 0, 1, 3)
         y = y.permute(*order)
-        y = self.out_proj(y.reshape(*y.shape[:2], self.embed_dim))
+        y = self.out_proj(y.reshape(*y.shape[:2], self.sizes[0]))
         if weights is not None:
             weights = weights.mean(1) if average_attn_weights else weights
         return (y, weights) if batched else (y[0], None if weights is None else weights[0])

@@ -13,10 +13,11 @@ import numpy as np
 
 from tinytorch.autograd import no_grad
 from tinytorch.creation import rand
-from tinytorch.ir.errors import OpError, ShapeError
+from tinytorch.ir.errors import ShapeError
 from tinytorch.tensor import Tensor, as_tensor, tensor
 
 from .module import Module
+from .sampling import Sampling
 
 
 def generate(model: Module, forward: Callable[[Any], Tensor] | None, idx: Any, max_new_tokens: int, block_size: int,
@@ -52,21 +53,9 @@ def generate(model: Module, forward: Callable[[Any], Tensor] | None, idx: Any, m
 def draw(logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None) -> np.ndarray:
     """One class for each row of `logits` (batch, classes), with probabilities softmax(logits / temperature).
 
-    The greatest of logits / temperature + Gumbel noise is such a draw (Gumbel, 1954).
-
     Args:
-        temperature: 0 takes the most likely class; above 1, draws are more even.
-        top_k: draw from the so many most likely classes only.
-    Raises:
-        OpError: a negative temperature, or top_k below 1.
+        temperature, top_k: see `sampling.Sampling`, which raises OpError for what makes no sense.
     """
-    if temperature < 0 or (top_k is not None and top_k < 1):
-        raise OpError(f"temperature={temperature}, top_k={top_k}: expected a temperature ≥ 0, and top_k ≥ 1 or None")
-    if temperature == 0:
-        return np.asarray(logits.argmax(-1))
-    scores = logits.astype(np.float64) / temperature
-    if top_k is not None and top_k < scores.shape[-1]:
-        least = np.partition(scores, -top_k, -1)[:, -top_k, None]
-        scores = np.where(scores < least, -np.inf, scores)
-    with np.errstate(divide="ignore"):
-        return np.asarray((scores - np.log(-np.log(rand(scores.shape, dtype="f64").numpy()))).argmax(-1))
+    sampling = Sampling(temperature, top_k)
+    uniform = np.zeros(len(logits)) if sampling.is_greedy else rand(len(logits), dtype="f64").numpy()
+    return sampling.choose(logits, uniform)

@@ -158,11 +158,11 @@ class LlamaAttention(Module):
 
     def forward(self, x: Any, rotary: Callable[[Any], Tensor]) -> Tensor:
         """x (batch, time, hidden_size) to the same."""
-        batch, time, width = x.shape
+        batch, time, _ = x.shape
         q, k, v = (p(x).reshape(batch, time, -1, self.head_dim).permute(0, 2, 1, 3)  # (batch, heads, time, head_dim)
                    for p in (self.q_proj, self.k_proj, self.v_proj))
         y = F.scaled_dot_product_attention(rotary(q), rotary(k), v, is_causal=True, enable_gqa=True)
-        return self.o_proj(y.permute(0, 2, 1, 3).reshape(batch, time, width))
+        return self.o_proj(y.permute(0, 2, 1, 3).reshape(batch, time, -1))  # fewer than width where heads were pruned
 
 
 class SwiGLU(Module):

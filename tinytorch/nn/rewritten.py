@@ -12,7 +12,7 @@ parameters that the rewritten graph no longer reads are freed: it holds what it 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,9 +21,10 @@ import numpy as np
 from tinytorch.frontends.trace import Trace, is_traceable
 from tinytorch.frontends.trace import trace as trace_function
 from tinytorch.frontends.tree import flatten
-from tinytorch.ir import Graph, Value, bind
+from tinytorch.ir import Graph, Value
 from tinytorch.ir.errors import TracingError
 from tinytorch.passes import History, Pipeline
+from tinytorch.passes.autodiff import inline
 from tinytorch.passes.fold_constants import frozen, is_frozen
 from tinytorch.surroundings import Surroundings
 from tinytorch.tensor import Parameter, Tensor, as_tensor
@@ -78,7 +79,10 @@ class Rewritten(Module):
         plan = self._plan(args, kwargs)
         leaves, _ = flatten((args, kwargs))
         given = [as_tensor(leaf) for leaf in leaves if is_traceable(leaf)]
-        return plan.traced.results(_replay(plan, given))
+        operands = iter(given)
+        results = inline(plan.graph, [plan.owners[v] if v in plan.owners else next(operands)
+                                      for v in plan.graph.inputs])
+        return plan.traced.results([as_tensor(result) for result in results])
 
     def graph(self, *args: Any, **kwargs: Any) -> Graph:
         """The rewritten graph for arguments like these."""
@@ -192,16 +196,3 @@ def _is_hollow(tensor: Tensor) -> bool:
 def _hollow(graph: Graph) -> Graph:
     """`graph`, bound to zeros that take no memory."""
     return graph.with_(bound={value: _zeros(array) for value, array in graph.bound.items()})
-
-
-def _replay(plan: _Plan, given: Sequence[Tensor]) -> list[Tensor]:
-    graph = plan.graph
-    handles: dict[Value, Any] = {**dict(zip(graph.free, given, strict=True)), **plan.owners}
-    last = {value: node for node in graph.nodes for value in node.inputs}
-    for node in graph.nodes:
-        result = bind(node.op, *(handles[value] for value in node.inputs), **node.attrs)
-        handles.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True))
-        for value in set(node.inputs).difference(graph.outputs):
-            if last[value] is node:
-                del handles[value]
-    return [as_tensor(handles[value]) for value in graph.outputs]

@@ -79,9 +79,11 @@ class SelfAttention(Module):
 
     def forward(self, x: Any, mask: Any = None) -> Tensor:
         """x (batch, time, embed_dim) to the same."""
-        batch, time, width = x.shape
+        batch, time, _ = x.shape
+        qkv = self.c_attn(x)
+        width = qkv.shape[-1] // 3  # less than embed_dim where heads were pruned
         heads = (batch, time, self.num_heads, width // self.num_heads)
-        q, k, v = (t.reshape(heads).permute(0, 2, 1, 3) for t in split(self.c_attn(x), (width,) * 3))
+        q, k, v = (t.reshape(heads).permute(0, 2, 1, 3) for t in split(qkv, (width,) * 3))
         p = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, mask, p, self.causal)  # (batch, heads, time, head_dim)
         y = self.c_proj(y.permute(0, 2, 1, 3).reshape(batch, time, width))

@@ -7,6 +7,7 @@
 
 from .callbacks import Callback, EarlyStopping, LambdaCallback
 from .checkpoint import CheckpointError, Checkpoints
+from .distill import Distillation
 from .ema import ExponentialMovingAverage
 from .gate import Gate, Report
 from .log import draw_curves
@@ -27,7 +28,7 @@ from .tensorboard import TensorBoard
 from .trainer import Result, Trainer
 
 __all__ = [
-    "Accuracy", "Callback", "CheckpointError", "Checkpoints", "ConfusionMatrix", "EarlyStopping",
+    "Accuracy", "Callback", "CheckpointError", "Checkpoints", "ConfusionMatrix", "Distillation", "EarlyStopping",
     "ExponentialMovingAverage", "Gate", "LambdaCallback", "Mean", "Metric", "NonFiniteError", "Perplexity", "Report",
     "Result", "TensorBoard", "TopKAccuracy", "Trainer", "accuracy", "confusion_matrix", "draw_curves", "perplexity",
     "top_k_accuracy",

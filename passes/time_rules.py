@@ -1,0 +1,308 @@
+"""How each kind of op treats time: the rules by which `Flow` follows it.
+
+    flow = follow(graph)                # see time_flow.py
+
+A rule gives the fact of the result of a node of which some operand depends on tokens, refuses the graph, or gives None,
+which opens the op. Kinds have rules, and ops that are unlike others of their kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from tinytorch.ir import Graph, Kind, Node, Op, Value, ops
+from tinytorch.ir.errors import PassError
+
+from .time_axis import BATCH, KEYS, ROWS, Axis, Factor, Lay, joined, labels, plain, regroup
+from .time_flow import AS_ROWS, FREE, PROBES, Fact, Flow, Meeting, Rule
+
+LOW = -1e4  # added to a score, exp makes nothing of it (as long as scores stay within thousands)
+
+
+def follow(graph: Graph) -> Flow:
+    """The analysis of a decoder: one free input, tokens (batch, time) of integers.
+
+    Raises:
+        PassError: the graph takes something else, or a result does not depend on earlier tokens alone, row by row.
+    """
+    tokens = graph.free
+    if len(tokens) != 1 or len(tokens[0].shape) != 2 or tokens[0].dtype.kind not in "iu" or tokens[0].shape[1] < 2:
+        shown = ", ".join(f"{graph.names[v]}: {v.type}" for v in tokens)
+        raise PassError(f"no cache can be inserted into {graph.name}({shown}): expected a graph of one input, tokens "
+                        "(batch, time) of integers, with the parameters bound and time the capacity, 2 or more")
+    if graph.donated:
+        raise PassError(f"no cache can be inserted into {graph.name}: it overwrites tensors; trace it in evaluation mode")
+    batch, capacity = tokens[0].shape
+    flow = Flow(graph, capacity, RULES)
+    flow.facts[tokens[0]] = Fact((joined((Factor(batch, BATCH),)), (Factor(capacity, ROWS),)))
+    for node in graph.nodes:
+        flow.see(node)
+    for number, value in enumerate(graph.outputs):
+        fact = flow.facts.get(flow.same.get(value, value))
+        if fact is None or KEYS in labels(fact.lay):
+            reason = "does not depend on tokens" if fact is None else "has an axis for the time of keys"
+            raise PassError(f"no cache can be inserted into {graph.name}: result {number} ({value.type}) {reason}; "
+                            "expected logits (batch, time, vocabulary)")
+    return flow
+
+
+def _unlabelled(flow: Flow, node: Node, value: Value, axes: Iterable[int], what: str) -> None:
+    """Refuse a node that does something along axes that have to do with time, or with other sequences."""
+    fact = flow.facts.get(value)
+    for axis in axes if fact is not None else ():
+        for label in labels((fact.lay[axis],)):  # type: ignore[union-attr]
+            of = {BATCH: "the sequences of the batch", ROWS: "time", KEYS: "the time of keys"}[label]
+            raise flow.refusal(node, f"it {what} {of}, so a row would depend on others, later ones too; expected each "
+                               "row of a decoder to depend on its own token and earlier ones")
+
+
+def _by_rows(flow: Flow, node: Node, lay: Lay, fill: float | None = None) -> Fact:
+    """The fact of a result whose node reads one operand's rows."""
+    flow.meetings[node] = Meeting(tuple(AS_ROWS if v in flow.facts else FREE for v in node.inputs))
+    return Fact(lay, fill)
+
+
+def _fact(flow: Flow, node: Node, number: int = 0) -> Fact:
+    """The fact of an operand; one that no token has made has axes all the same."""
+    value = node.inputs[number]
+    return flow.facts.get(value) or Fact(plain(value.shape))
+
+
+# -- element by element ------------------------------------------------------------------------------------------------
+
+
+def _right(node: Node, rank: int) -> list[tuple[int, ...]]:
+    """The common axes of operands that broadcast."""
+    return [tuple(range(rank - len(v.shape), rank)) for v in node.inputs]
+
+
+def pointwise(flow: Flow, node: Node) -> Fact:
+    """Elements of one place meet; a mask may make those of later keys one number."""
+    rank = len(node.output.shape)
+    places = _right(node, rank)
+    axes = flow.meet(node, places, rank)
+    lay = tuple(axes.get(n, ()) for n in range(rank))
+    if KEYS not in labels(lay):
+        return Fact(lay)
+    fill = _fill(flow, node, places, axes)
+    low = fill is not None and -np.inf < fill <= LOW
+    alone = (Factor(flow.capacity, KEYS),) in lay
+    if node.output.dtype.is_float and alone and (low or (fill is None and _adds_low(flow, node, places, axes))):
+        flow.guarded.add(node.output)
+        fill = -np.inf
+    return Fact(lay, fill)
+
+
+def _fill(flow: Flow, node: Node, places: Sequence[tuple[int, ...]], axes: Mapping[int, Axis]) -> float | None:
+    """What the op makes at later keys, if that is one number whatever the unknown operands are.
+
+    Unknown ones are tried with several finite numbers; the ops are so simple that what is the same for these, such as
+    -inf - x, 0 · x, where(False, x, 0), is the same for all.
+    """
+    known: list[float | None] = []
+    for value, to in zip(node.inputs, places, strict=True):
+        if value in flow.facts:
+            known.append(flow.facts[value].fill)
+        else:
+            later = flow.later(value, to, axes)
+            known.append(later.flat[0] if (later == later.flat[0]).all() else None)
+    with np.errstate(all="ignore"):
+        found = {_number(node.op.eval(*(np.asarray(probe[n] if k is None else k).astype(v.dtype.np)
+                                        for n, (k, v) in enumerate(zip(known, node.inputs, strict=True))),
+                                      **node.attrs)) for probe in PROBES}
+    only = found.pop()
+    return None if found or only != only else only
+
+
+def _number(array: np.ndarray) -> float:
+    return float(np.asarray(array).reshape(()))
+
+
+def _adds_low(flow: Flow, node: Node, places: Sequence[tuple[int, ...]], axes: Mapping[int, Axis]) -> bool:
+    """Whether a mask is added that is low at all later keys."""
+    return node.op is ops.add and any(
+        bool((flow.later(v, to, axes) <= LOW).all())
+        for v, to in zip(node.inputs, places, strict=True) if v not in flow.facts)
+
+
+def reduce(flow: Flow, node: Node) -> Fact:
+    """A fold: over keys only where later ones add nothing."""
+    fact, axis = _fact(flow, node), node.attrs["axis"]
+    folded = labels(fact.lay[a] for a in axis)
+    if folded == {KEYS}:
+        _check_masked(flow, node, fact.fill, node.op.identity if node.op.identity is not None else
+                      {"max": -np.inf, "min": np.inf}.get(node.op.name))
+    elif folded:
+        _unlabelled(flow, node, node.inputs[0], axis, f"takes the {node.op} over")
+    lay = [() if a in axis else factors for a, factors in enumerate(fact.lay)]
+    kept = tuple(f for a, f in enumerate(lay) if node.attrs["keepdims"] or a not in axis)
+    extreme = node.op in (ops.max, ops.min)
+    return _by_rows(flow, node, kept, fact.fill if KEYS in labels(kept) and (extreme or fact.fill == 0) else None)
+
+
+def _check_masked(flow: Flow, node: Node, fill: float | None, neutral: float | None) -> None:
+    if neutral is None or fill != neutral:
+        there = "unknown numbers" if fill is None else f"{fill:g}"
+        raise flow.refusal(node, f"a row looks at later tokens: it sums over keys that are not masked. Where a key is later "
+                           f"than the row there are {there}, expected {neutral}; mask scores by -inf there before softmax")
+
+
+# -- moving ------------------------------------------------------------------------------------------------------------
+
+
+def reshape(flow: Flow, node: Node) -> Fact:
+    """Axes merge and split, time as a whole."""
+    fact = _fact(flow, node)
+    lay = regroup(fact.lay, node.attrs["shape"])
+    if lay is None:
+        raise flow.refusal(node, f"reshaped to {node.attrs['shape']}, time is cut into pieces")
+    return _by_rows(flow, node, lay, fact.fill)
+
+
+def transpose(flow: Flow, node: Node) -> Fact:
+    """Axes in another order."""
+    fact = _fact(flow, node)
+    return _by_rows(flow, node, tuple(fact.lay[a] for a in node.attrs["axes"]), fact.fill)
+
+
+def broadcast_to(flow: Flow, node: Node) -> Fact:
+    """New axes, of which nothing is known."""
+    fact, shape = _fact(flow, node), node.attrs["shape"]
+    lay = ((),) * (len(shape) - len(fact.lay)) + fact.lay
+    return _by_rows(flow, node, tuple(axis or joined((Factor(n),)) for axis, n in zip(lay, shape, strict=True)), fact.fill)
+
+
+def slice(flow: Flow, node: Node) -> Fact:
+    """Parts of axes that have nothing to do with time."""
+    fact, value, size = _fact(flow, node), node.inputs[0], node.attrs["size"]
+    cut = [a for a, (n, m, step) in enumerate(zip(value.shape, size, node.attrs["step"], strict=True))
+           if n != m or (step != 1 and n > 1)]
+    _unlabelled(flow, node, value, cut, "takes a part of")
+    lay = tuple(joined((Factor(n),)) if a in cut else axis for a, (n, axis) in enumerate(zip(size, fact.lay, strict=True)))
+    return _by_rows(flow, node, lay, fact.fill)
+
+
+def pad(flow: Flow, node: Node) -> Fact:
+    """More at the ends of axes that have nothing to do with time."""
+    value, shape = node.inputs[0], node.output.shape
+    wider = [a for a, (n, m) in enumerate(zip(value.shape, shape, strict=True)) if n != m]
+    _unlabelled(flow, node, value, wider, "pads")
+    return _by_rows(flow, node, tuple(joined((Factor(n),)) if a in wider else axis
+                                      for a, (n, axis) in enumerate(zip(shape, _fact(flow, node).lay, strict=True))))
+
+
+def windows(flow: Flow, node: Node) -> Fact:
+    """Windows over axes that have nothing to do with time."""
+    _unlabelled(flow, node, node.inputs[0], node.attrs["axes"], "slides windows over")
+    lay, shape = _fact(flow, node).lay, node.output.shape
+    moved = tuple(joined((Factor(shape[a]),)) if a in node.attrs["axes"] else axis for a, axis in enumerate(lay))
+    return _by_rows(flow, node, moved + plain(shape[len(lay):]))
+
+
+def along(flow: Flow, node: Node) -> Fact:
+    """Something along one axis, which must not be time: concat, cumsum, take_along, argmax."""
+    axis, rank = node.attrs["axis"], len(node.inputs[0].shape)
+    for value in node.inputs:
+        _unlabelled(flow, node, value, (axis,), f"does {node.op} along")
+    apart = [tuple(a if a != axis else rank + n for a in range(rank)) for n in range(len(node.inputs))]
+    axes = flow.meet(node, apart, 0)
+    out = node.output.shape
+    lay = [axes.get(a, ()) for a in range(rank)]
+    if len(out) == rank:
+        lay[axis] = joined((Factor(out[axis]),))
+    else:
+        del lay[axis]
+    return Fact(tuple(lay))
+
+
+def take(flow: Flow, node: Node) -> Fact:
+    """Rows of a table by tokens, or places along an axis that has nothing to do with time."""
+    (x, indices), axis = node.inputs, node.attrs["axis"]
+    if x in flow.facts and indices in flow.facts:
+        raise flow.refusal(node, "both the table and the positions depend on tokens")
+    _unlabelled(flow, node, x, (axis,), "takes elements along")
+    lay = _fact(flow, node).lay
+    return _by_rows(flow, node, (*lay[:axis], *_fact(flow, node, 1).lay, *lay[axis + 1:]))
+
+
+# -- products ----------------------------------------------------------------------------------------------------------
+
+
+def matmul(flow: Flow, node: Node) -> Fact:
+    """Rows times weights, queries times keys, or weights of attention times values."""
+    x, y = node.inputs
+    rank = len(node.output.shape)
+    m, n, k = rank - 2, rank - 1, rank
+    sides = ((k, m) if node.attrs["transpose_x"] else (m, k), (n, k) if node.attrs["transpose_y"] else (k, n))
+    places = [(*range(rank - len(v.shape), rank - 2), *last) for v, last in zip((x, y), sides, strict=True)]
+    axes = flow.meet(node, places, rank - 2, contracted=k)
+    lay = tuple(axes.get(place, ()) for place in range(rank))
+    summed = labels((axes.get(k, ()),))
+    if summed == {KEYS}:
+        fills = [_fill_of(flow, v, to, axes) for v, to in zip(node.inputs, places, strict=True)]
+        if 0 not in fills:
+            _check_masked(flow, node, next((f for f in fills if f is not None), None), 0)
+    elif summed:
+        raise flow.refusal(node, f"it sums over {'the batch' if BATCH in summed else 'all of time'}, later tokens too; "
+                           "expected features, or weights that are 0 for later keys")
+    return Fact(lay)
+
+
+def _fill_of(flow: Flow, value: Value, to: tuple[int, ...], axes: Mapping[int, Axis]) -> float | None:
+    """What an operand of a product is at later keys."""
+    if value in flow.facts:
+        return flow.facts[value].fill
+    if not any(n != 1 and labels((axes.get(place, ()),)) & {ROWS} for n, place in zip(value.shape, to, strict=True)):
+        return None
+    later = flow.later(value, to, axes)
+    return float(later.flat[0]) if (later == later.flat[0]).all() else None
+
+
+def attend(flow: Flow, node: Node) -> Fact | None:
+    """Causal attention, maybe of a window, reads the caches; any other is opened."""
+    q, k, v = node.inputs[:3]
+    if not all(t in flow.facts for t in (q, k, v)) or flow.graph.users.get(node.outputs[1]):
+        return None
+    batch, time = plain_of(flow)
+    if any((fact := flow.facts[t]).lay[:2] != (batch, time) or labels(fact.lay[2:]) for t in (q, k, v)):
+        return None
+    if len(node.inputs) == 3 and not node.attrs["causal"]:
+        raise flow.refusal(node, "a row looks at later tokens: this attention has no mask; expected causal=True, or a "
+                           "mask that is False (or -inf) wherever a key is later than the query")
+    band = _band(flow, node)
+    if band is None:
+        return None
+    flow.cached |= dict.fromkeys((k, v))
+    flow.bands[node] = None if band == flow.capacity else band
+    return Fact(flow.facts[q].lay[:3] + flow.facts[v].lay[3:])
+
+
+def plain_of(flow: Flow) -> Lay:
+    """How tokens lie."""
+    return flow.facts[flow.graph.free[0]].lay
+
+
+def _band(flow: Flow, node: Node) -> int | None:
+    """How many keys up to its own a query sees, if that is all there is to the mask."""
+    own = np.arange(flow.capacity)
+    distance = own[:, None] - own
+    seen = distance >= 0 if node.attrs["causal"] else np.ones(distance.shape, bool)
+    for mask in node.inputs[3:]:
+        if mask in flow.facts:
+            return None
+        array = flow.numbers(mask)
+        if array.dtype != bool and not ((array == 0) | (array <= LOW)).all():
+            return None
+        seen = seen & (array if array.dtype == bool else array == 0)
+    width = int(np.atleast_2d(seen)[(0,) * (seen.ndim - 2)][-1].sum())
+    return width if width and (seen == ((distance >= 0) & (distance < width))).all() else None
+
+
+RULES: dict[Op | Kind, Rule] = {
+    Kind.POINTWISE: pointwise, Kind.REDUCE: reduce, ops.reshape: reshape, ops.transpose: transpose,
+    ops.broadcast_to: broadcast_to, ops.slice: slice, ops.pad: pad, ops.windows: windows, ops.concat: along,
+    ops.cumsum: along, ops.argmax: along, ops.argmin: along, ops.take_along: along, ops.take: take, ops.matmul: matmul,
+    ops.attend: attend,
+}

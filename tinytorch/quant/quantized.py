@@ -1,0 +1,143 @@
+"""`tt.quantize(model, images)`: the model on integers, four times smaller.
+
+    small = tt.quantize(model, images)             # static: ranges of what goes into layers are observed
+    small.report()                                 # a table: each layer, its range, the error in decibels
+    fast = tt.compile(small)                       # a kernel a layer: bytes in, bytes out
+    tt.quant.save(small, "small.safetensors")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tinytorch.ir import Graph
+from tinytorch.ir.errors import OpError
+from tinytorch.nn import Module, Rewritten
+from tinytorch.passes import FoldBatchNorm, Pipeline
+from tinytorch.passes.quantize_find import find_layers
+from tinytorch.passes.quantize_layers import QuantizeLayers
+from tinytorch.passes.quantize_moves import MoveGrids
+
+from .calibrate import arity, batches, folded, next_batch, observe, shown_names
+from .plan import Plan, choose, make_plan
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class Report:
+    """What became of each layer; shows as a table.
+
+    Attributes:
+        rows: see `tinytorch.quant.plan.Row`.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.rows = plan.rows
+
+    def __rich__(self) -> Table:
+        from rich.box import SIMPLE
+        from rich.table import Table
+
+        table = Table(box=SIMPLE, pad_edge=False)
+        for name in ("layer", "method", "weight", "range of x", "x", "weight ", "both"):
+            table.add_column(name, justify="left" if name in ("layer", "method") else "right", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*row_cells(row))
+        return table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=110, color_system=None)
+        with console.capture() as captured:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
+
+    __repr__ = __str__
+
+
+def row_cells(row: Any) -> tuple[str, ...]:
+    """The cells of a line."""
+    spans = "" if row.low != row.low else f"{row.low:.4g} … {row.high:.4g}"
+    noise = ("" if db != db else f"{db:.1f} dB" for db in (row.x_db, row.weight_db, row.total_db))
+    return (row.name, f"{row.method} ({row.why})" if row.why else row.method, f"{row.size:,}", spans, *noise)
+
+
+class Quantized(Rewritten):
+    """A model on integers; what `tt.quantize` gives.
+
+    Attributes:
+        plan: what was decided for each layer.
+    """
+
+    def __init__(self, module: Callable[..., Any], plan: Plan) -> None:
+        super().__init__(module, *passes_of(plan))
+        self.plan = plan
+
+    @property
+    def source(self) -> Any:
+        """The module, as it was copied; of what is not read any more, only shapes are left."""
+        return self._source[0]
+
+    def report(self) -> Report:
+        """A table of layers: method, range, signal to noise."""
+        return Report(self.plan)
+
+
+def passes_of(plan: Plan) -> tuple[Callable[[Graph], Graph], ...]:
+    """The passes that carry out a plan."""
+    return (FoldBatchNorm(), QuantizeLayers(plan.layers), MoveGrids())
+
+
+def quantize(target: Any, data: Any = None, *, method: str = "static", observer: str = "minmax",
+             layers: Mapping[str, str] | None = None, symmetric: bool = False, samples: int = 1024) -> Any:
+    """A model or graph whose linear layers and convolutions compute on integers.
+
+    Args:
+        target: a module (its evaluation mode is taken; it is left as it is), or a graph.
+        data: examples to observe, for static quantisation: an array with the examples along its first axis, or an
+            iterable of batches, of which labels are left aside. Some hundred suffice.
+        method: "static", one range for the inputs of each layer, known beforehand; "dynamic", one for each row or image
+            from the numbers themselves.
+        observer: "minmax", "percentile", "mse" or "entropy": how ranges follow from what was observed.
+        layers: other choices for some layers, as {"conv1": "f32"}; by the path of the module, or the name in the graph.
+        symmetric: ranges of inputs around 0.
+        samples: how many examples are looked at, at most.
+    Returns:
+        A `Quantized`, an `nn.Rewritten`, for a module; a graph for a graph.
+    Raises:
+        DataError: the data are missing, empty, or hold NaN or infinities.
+        ShapeError, DTypeError: the model does not take them.
+        OpError: there is nothing to quantise, or an option does not exist.
+
+    >>> import numpy as np, tinytorch as tt
+    >>> model = tt.nn.Sequential(tt.nn.Linear(8, 16), tt.nn.ReLU(), tt.nn.Linear(16, 4))
+    >>> x = np.random.default_rng(0).standard_normal((100, 8)).astype("f4")
+    >>> small = tt.quantize(model, x)
+    >>> bool((small(x) - model(x)).abs().max() < 0.05)
+    True
+    """
+    plan = plan_for(target, data, method, observer, layers, symmetric, samples)
+    return Pipeline(*passes_of(plan))(target) if isinstance(target, Graph) else Quantized(target, plan)
+
+
+def plan_for(target: Any, data: Any, method: str, observer: str, layers: Mapping[str, str] | None, symmetric: bool,
+             samples: int) -> Plan:
+    """What `quantize` decides."""
+    if not isinstance(target, (Graph, Module)):
+        raise OpError(f"quantize({type(target).__name__}): expected a module or a graph; tt.trace makes one of a "
+                      "function")
+    if isinstance(target, Graph) and data is None:
+        graph = folded(target)()
+    else:
+        first, _ = next_batch(batches(data, arity(target)))
+        graph = folded(target)(*first)
+    found = find_layers(graph)
+    chosen = choose(found, method, layers)
+    if not any(choice != "f32" for choice in chosen.values()):
+        raise OpError(f"quantize({graph.name}): there is nothing to quantise: no linear layer, convolution or product "
+                      "whose weight is known" + (", but for those that stay f32" if found else ""))
+    seen = observe(target, data, observer, samples) if "static" in chosen.values() else {}
+    return make_plan(graph, chosen, seen, shown_names(target, chosen), symmetric)

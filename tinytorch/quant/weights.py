@@ -1,0 +1,210 @@
+"""Weights of 8 or 4 bits under activations as they were: `quantize_weights(model, 4)`.
+
+    small = quantize_weights(model, 4, group=32)                            # nothing but the model is needed
+    small = quantize_weights(model, 4, rounding="gptq", data=windows)       # better, from some hundred examples
+    small.report()
+
+Each group of elements along the depth of an output gets a scale (and, unless `symmetric`, an offset). With
+rounding="nearest" it is the largest element over 127, or for 4 bits the one of some scales around that for which
+Σ(w - ŵ)² is least: a little clipping pays. "gptq" rounds with the same scales, see `gptq.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+from tinytorch.ir import Graph
+from tinytorch.ir.errors import DataError, OpError, listing
+from tinytorch.nn import Module, Rewritten
+from tinytorch.passes import FoldBatchNorm, Pipeline
+from tinytorch.passes.quantize_find import canonical, find_layers
+from tinytorch.passes.quantize_weights import PackedWeight, QuantizeWeights, is_embedding
+
+from .calibrate import arity, batches, check, folded, runner
+from .gptq import Hessian, gptq_round
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+METHODS = {"int8": 8, "int4": 4, "f32": 0}
+ROUNDINGS = ("nearest", "gptq")
+GROUP = {8: None, 4: 64}  # elements that share a scale; None: all of an output
+# For 4 bits, the largest element of a group falls on one of these (of -8 … 7), whichever makes the error least.
+REACH = tuple(sign * (6.5 + 0.25 * step) for step in range(12) for sign in (1, -1))
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How a weight is rounded."""
+
+    bits: int
+    group: int
+    symmetric: bool
+
+    def scales(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Scale and offset (outputs, groups) of each group of a weight (outputs, depth), as bf16 holds them."""
+        outputs, depth = weight.shape
+        count = -(-depth // self.group)
+        filled = np.pad(weight, ((0, 0), (0, count * self.group - depth)), mode="edge")  # changes no extreme
+        groups = filled.reshape(outputs, count, self.group).astype(np.float32)
+        if not self.symmetric:
+            return self._affine(groups)
+        place = np.abs(groups).argmax(-1)[..., None]
+        extreme = np.take_along_axis(groups, place, -1)[..., 0]
+        if self.bits == 8:
+            return _bf16(np.abs(extreme) / 127), None
+        best = _Best(groups)
+        for reach in REACH:
+            best.offer(_bf16(extreme / np.float32(reach)), None)
+        return best.scale, None
+
+    def _affine(self, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        low, high = groups.min(-1), groups.max(-1)
+        steps, middle = 2 ** self.bits - 1, 2 ** (self.bits - 1)
+        best = _Best(groups, self.bits)
+        for shrink in (1.0,) if self.bits == 8 else np.linspace(0.7, 1.0, 7):
+            scale = _bf16((high - low) * np.float32(shrink) / steps)
+            best.offer(scale, _bf16((high + low) / 2 + scale * np.float32(middle - steps / 2)))
+        assert best.offset is not None
+        return best.scale, best.offset
+
+    def values(self, weight: np.ndarray, scale: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
+        """The nearest whole numbers; `scale` and `offset` for each element."""
+        return _nearest(weight, scale, offset, self.bits)
+
+
+class _Best:
+    """Of several scales (and offsets) for groups (outputs, groups, elements), the one with the least squared error."""
+
+    def __init__(self, groups: np.ndarray, bits: int = 4) -> None:
+        self.groups, self.bits = groups, bits
+        self.error = np.full(groups.shape[:-1], np.inf, np.float32)
+        self.scale = np.zeros(groups.shape[:-1], np.float32)
+        self.offset: np.ndarray | None = None
+
+    def offer(self, scale: np.ndarray, offset: np.ndarray | None) -> None:
+        """Take these where they are better."""
+        shift = None if offset is None else offset[..., None]
+        values = _nearest(self.groups, scale[..., None], shift, self.bits)
+        error = np.square(_stands_for(values, scale[..., None], shift) - self.groups).sum(-1)
+        better = error < self.error
+        self.error[better] = error[better]
+        self.scale[better] = scale[better]
+        if offset is not None:
+            self.offset = offset.copy() if self.offset is None else self.offset
+            self.offset[better] = offset[better]
+
+
+def _bf16(x: np.ndarray) -> np.ndarray:
+    return x.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def _nearest(x: np.ndarray, scale: np.ndarray, offset: np.ndarray | None, bits: int) -> np.ndarray:
+    """Whole numbers q for which q · scale + offset is nearest to x."""
+    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
+    ratio = (x if offset is None else x - offset) * inverse
+    return np.clip(np.rint(ratio), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1).astype(np.int8)
+
+
+def _stands_for(values: np.ndarray, scale: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
+    return values * scale if offset is None else values * scale + offset
+
+
+def round_weight(weight: np.ndarray, rounding: Rounding, hessian: np.ndarray | None = None) -> PackedWeight:
+    """A weight (outputs, depth), rounded: to the nearest numbers, or with a Hessian (depth, depth) as GPTQ does.
+
+    Raises:
+        DataError: the weight holds NaN or infinities; see also `gptq_round`.
+    """
+    if not np.isfinite(weight).all():
+        raise DataError(f"a weight {weight.shape} holds NaN or infinities: train the model anew")
+    scale, offset = rounding.scales(weight)
+    place = np.arange(weight.shape[1]) // rounding.group
+    wide, shift = scale[:, place], None if offset is None else offset[:, place]
+
+    def column(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        along = None if shift is None else shift[:, k]
+        values = _nearest(x.astype(np.float32), wide[:, k], along, rounding.bits)
+        return values, _stands_for(values, wide[:, k], along)
+
+    values = _nearest(weight, wide, shift, rounding.bits) if hessian is None else gptq_round(weight, hessian, column)
+    noise = float(np.square(_stands_for(values, wide, shift) - weight, dtype=np.float64).sum())
+    signal = float(np.square(weight, dtype=np.float64).sum())
+    decibels = float(10 * np.log10(signal / noise)) if noise > 0 and signal > 0 else np.inf
+    return PackedWeight(values, scale, offset, rounding.bits, rounding.group, decibels)
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `quantize_weights` was asked for: the makings of a packed weight."""
+
+    bits: int
+    group: int | None
+    symmetric: bool
+    rounding: str
+    layers: Mapping[str, str]  # by key
+
+    def rounding_of(self, key: str, depth: int) -> Rounding | None:
+        """How the weight of this layer is rounded; None if it stays as it is."""
+        bits = METHODS[self.layers[key]] if key in self.layers else self.bits
+        if not bits:
+            return None
+        word = 32 // bits
+        group = GROUP[bits] if self.group is None else self.group
+        return Rounding(bits, min(group or depth, -(-depth // word) * word) if group else -(-depth // word) * word,
+                        self.symmetric)
+
+    def make(self, key: str, weight: np.ndarray) -> PackedWeight | None:
+        """The nearest one."""
+        rounding = self.rounding_of(key, weight.shape[1])
+        return None if rounding is None else round_weight(weight, rounding)
+
+
+def quantize_weights(target: Any, bits: int = 8, group: int | None = None, symmetric: bool = True,
+                     rounding: str = "nearest", data: Any = None, layers: Mapping[str, str] | None = None,
+                     embeddings: bool = False) -> Any:
+    """A model or graph whose linear layers keep their weights in 8 or 4 bits; activations stay f32.
+
+    Args:
+        target: a module (its evaluation mode is taken; it is left as it is), or a graph.
+        bits: 8 or 4.
+        group: how many elements along the depth share a bf16 scale: a multiple of 8; None: 64 for 4 bits, all for 8.
+        symmetric: without offsets; with them the grid of a group goes from its least to its greatest element.
+        rounding: "nearest", or "gptq", which needs `data`.
+        data: calibration examples for "gptq": an array with the examples along its first axis, or batches.
+        layers: other choices for some layers, "int8", "int4" or "f32", by the path of the module or the name in the
+            graph.
+        embeddings: also tables that no linear layer reads. A table that one reads (tied) is stored once in any case.
+    Returns:
+        A `SmallerWeights`, an `nn.Rewritten`, for a module; a graph for a graph.
+    Raises:
+        OpError: an option that does not exist, a layer that does not exist, nothing to quantise.
+        DataError: "gptq" without data; data, weights or what goes into a layer hold NaN or infinities.
+
+    >>> import tinytorch as tt
+    >>> from tinytorch.quant.weights import quantize_weights
+    >>> model = tt.nn.Sequential(tt.nn.Linear(64, 96), tt.nn.ReLU(), tt.nn.Linear(96, 32))
+    >>> x = tt.randn(5, 64)
+    >>> bool((quantize_weights(model, 8)(x) - model(x)).abs().max() < 0.05)
+    True
+    """
+    options = _options(bits, group, symmetric, rounding, layers)
+    _check_layers(target, options.layers)
+    step = QuantizeWeights(make=options.make)
+    if rounding == "gptq":
+        _calibrate(target, data, options, step)
+    if isinstance(target, Graph):
+        step = _with_tables(target, options, step, embeddings)
+        small = Pipeline(FoldBatchNorm(), step)(target)
+        _check_found(small.name, step)
+        return small
+    return SmallerWeights(target, step, options, embeddings)
