@@ -1,0 +1,121 @@
+"""Models made smaller: static int8 against our own f32 and ONNX Runtime's int8, with what it costs in accuracy."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinytorch import data, quant, zoo
+from tinytorch.autograd import no_grad
+from tinytorch.compile import compile
+from tinytorch.store import save
+from tinytorch.tensor import Tensor
+
+from . import in_onnx
+from .models import NETWORKS, trained
+from .rows import Row, Settings, Target, against
+from .timing import paired
+from .work import inspect
+
+Array = np.ndarray
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # by channel, of what the trained ResNet-20 takes
+CALIBRATION, BATCH = 512, 64  # images
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trained model, with real images: (n, channels, height, width), and labels to score it on."""
+
+    name: str
+    make: Callable[[], Any]
+    images: Callable[[str], tuple[Array, Array]]
+
+
+def _photographs(split: str) -> tuple[Array, Array]:
+    images, labels = data.cifar10(split)
+    mean, std = (np.array(numbers, np.float32)[:, None, None] for numbers in (MEAN, STD))
+    return (images.astype(np.float32) / 255 - mean) / std, labels.astype(np.int64)
+
+
+def _digits(split: str) -> tuple[Array, Array]:
+    try:
+        return zoo.examples("lenet", split, full=True)  # type: ignore[arg-type]
+    except FileNotFoundError:
+        return zoo.examples("lenet", split)  # type: ignore[arg-type]
+
+
+CASES = (Case("lenet", zoo.lenet, _digits),
+         Case("cnn", zoo.cnn, lambda split: zoo.examples("cnn", split)),  # type: ignore[arg-type]
+         Case("resnet20", lambda: NETWORKS["resnet20"].make().eval(), _photographs))
+
+
+def int8(settings: Settings) -> Iterator[Row]:
+    """Each model: speed at batch 64, size of the file, accuracy; the ResNet against ONNX Runtime, too."""
+    for case in CASES:
+        try:
+            images, _ = case.images("train")
+        except FileNotFoundError as missing:
+            yield Row("int8", f"{case.name}, int8", None, Target(2.0), note=f"no data: {str(missing).splitlines()[0]}")
+            continue
+        if case.name == "resnet20" and trained("resnet20") is None:
+            yield Row("int8", "resnet20, int8", None, Target(2.0), note="the trained weights are not here")
+            continue
+        yield from _rows(case, images[:CALIBRATION], settings)
+
+
+def _rows(case: Case, examples: Array, settings: Settings) -> Iterator[Row]:
+    model = case.make()
+    small = quant.quantize(model, examples)
+    yield _speed(case.name, model, small, examples[:BATCH], settings)
+    if case.name == "resnet20":
+        for batch in (1, BATCH):
+            yield _against_onnx(small, examples, batch, settings)
+    yield _size(case.name, model, small)
+    yield _accuracy(case, model, small)
+
+
+def _speed(name: str, model: Any, small: Any, images: Array, settings: Settings) -> Row:
+    x = Tensor(np.ascontiguousarray(images))
+    fast, ours = (compile(m, pipeline="infer", threads=settings.threads) for m in (model, small))
+    with no_grad():
+        found = paired({"ours": lambda: ours(x), "f32": lambda: fast(x)}, settings.seconds, settings.settle)
+        case = f"{name} in int8 against our f32, batch {len(images)}, {settings.with_threads}"
+        return against("int8", case, found, "f32", Target(2.0), work=inspect(ours, len(images), "images"))
+
+
+def _against_onnx(small: Any, examples: Array, batch: int, settings: Settings) -> Row:
+    network = NETWORKS["resnet20"]
+    x = Tensor(network.batch(batch)[0])
+    ours = compile(small, pipeline="infer", threads=settings.threads)
+    sides: dict[str, Callable[[], Any]] = {"ours": lambda: ours(x)}
+    if "onnxruntime" in settings.peers:
+        given = [examples[at:at + batch] for at in range(0, min(len(examples), 8 * batch), batch)]
+        sides["onnxruntime"] = in_onnx.quantized(network, batch, settings.threads, given)
+    with no_grad():
+        found = paired(sides, settings.seconds, settings.settle)
+    case = f"resnet20 in int8, batch {batch}, {settings.with_threads}, against ONNX Runtime in int8"
+    return against("int8", case, found, "onnxruntime", Target(1.3))
+
+
+def _size(name: str, model: Any, small: Any) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        whole, packed = Path(folder, "f32.safetensors"), Path(folder, "int8.safetensors")
+        save(model.state_dict(), whole)
+        quant.save(small, packed)
+        before, after = whole.stat().st_size, packed.stat().st_size
+    return Row("int8", f"{name}: file in f32 over file in int8", before / after, Target(3.8),
+               note=f"{before:,} and {after:,} bytes")
+
+
+def _accuracy(case: Case, model: Any, small: Any) -> Row:
+    images, labels = case.images("test")
+    whole, packed = (zoo.score(compile(m, pipeline="infer"), images, labels, batch=250).accuracy
+                     for m in (model, small))
+    return Row("int8", f"{case.name}: accuracy lost in int8, {len(images):,} test images", max(0.0, whole - packed),
+               Target(0.005, "points", at_most=True), unit="points",
+               note=f"{100 * whole:.2f} % in f32, {100 * packed:.2f} % in int8")
