@@ -56,6 +56,14 @@ def graph_cost(graph: Graph) -> Cost:
     return sum(map(node_cost, graph.nodes), Cost())
 
 
+def parameter_bytes(graph: Graph) -> int:
+    """Bytes of the arrays that the graph is bound to and its nodes read; what several inputs share counts once."""
+    read = {value for node in graph.nodes for value in node.inputs}
+    arrays = {(array.__array_interface__["data"][0], array.nbytes): array.nbytes
+              for value, array in graph.bound.items() if value in read}
+    return sum(arrays.values())
+
+
 def _work(node: Node) -> tuple[int, int]:
     if node.body is not None:
         pairs = [_work(inner) for inner in node.body.nodes]

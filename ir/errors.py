@@ -48,6 +48,14 @@ class PassError(TinyTorchError, RuntimeError):
     """A pass that broke a graph or changed its meaning; the message names the pass."""
 
 
+class BudgetError(PassError):
+    """A memory budget that cannot be met; `smallest` is the least that can, in bytes."""
+
+    def __init__(self, message: str, smallest: int) -> None:
+        super().__init__(message)
+        self.smallest = smallest
+
+
 class FormatError(TinyTorchError, ValueError):
     """A file or text that is not what it should be."""
 

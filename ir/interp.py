@@ -22,8 +22,8 @@ from .graph import Graph, Node, Source, Value
 from .op import Door, Op, bind, door, registry
 from .types import Shape, TensorType
 
-__all__ = ["Builder", "Evaluate", "Interpreter", "Operand", "Record", "Recorder", "bind", "current", "is_tracing",
-           "using"]
+__all__ = ["Builder", "Evaluate", "Interpreter", "Operand", "Passing", "Record", "Recorder", "bind", "current",
+           "is_tracing", "using"]
 
 
 class Operand:
@@ -202,20 +202,30 @@ class Record:
     targets: Sequence[Any] | None = None
 
 
-class Recorder(Interpreter):
-    """Does what the interpreter that was current does, and keeps the records in `self.records`."""
+class Passing(Interpreter):
+    """Does what the interpreter does that was current when this one was made; a subclass changes what it wants."""
 
     def __init__(self) -> None:
         self.below = current()
+
+    def process(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
+        return self.below.process(op, operands, attrs)
+
+    def assign(self, target: Operand, source: Operand) -> None:
+        self.below.assign(target, source)
+
+
+class Recorder(Passing):
+    """Keeps the records of what is done in `self.records`."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.records: list[Record] = []
 
     def process(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         result = self.below.process(op, operands, attrs)
         self.records.append(Record(op, operands, attrs, result if isinstance(result, tuple) else (result,)))
         return result
-
-    def assign(self, target: Operand, source: Operand) -> None:
-        self.below.assign(target, source)
 
 
 class Builder(Interpreter):
@@ -312,7 +322,10 @@ def current() -> Interpreter:
 
 def is_tracing() -> bool:
     """Whether operations are written down as a graph instead of being evaluated: inside a traced function."""
-    return isinstance(current(), Builder)
+    interpreter = current()
+    while isinstance(interpreter, Passing):
+        interpreter = interpreter.below
+    return isinstance(interpreter, Builder)
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
-from .cost import graph_cost, node_cost
+from .cost import graph_cost, node_cost, parameter_bytes
+from .difference import compare
 from .drawing import launches, printable, short_attrs
 from .export import PALETTE
 from .graph import Graph, Node, Value
@@ -91,7 +92,10 @@ def page(stages: Sequence[Stage], title: str, kernels: Sequence[KernelRow] | Non
     graphs: dict[int, Graph] = {id(stage.graph): stage.graph for stage in stages}
     order = {key: number for number, key in enumerate(graphs)}
     data = {
-        "stages": [{"name": stage.name, "seconds": stage.seconds, "graph": order[id(stage.graph)]} for stage in stages],
+        "stages": [
+            {"name": stage.name, "seconds": stage.seconds, "graph": order[id(stage.graph)], **_marks(last, stage)}
+            for last, stage in zip([stages[0], *stages], stages, strict=False)
+        ],
         "graphs": [graph_data(graph) for graph in graphs.values()],
         "kernels": [asdict(row) for row in kernels or ()],
     }
@@ -101,6 +105,15 @@ def page(stages: Sequence[Stage], title: str, kernels: Sequence[KernelRow] | Non
         "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     }
     return re.sub(r"\{\{(title|css|data)\}\}", lambda match: parts[match[1]], _template())
+
+
+def _marks(last: Stage, stage: Stage) -> dict[str, Any]:
+    """Ids of what a stage added and changed in its graph, and of what it took out of the one before."""
+    if stage.graph is last.graph:
+        return {}
+    found = compare(last.graph, stage.graph)
+    return {"new": [f"n{number}" for number in found.new], "gone": [f"n{number}" for number in found.gone],
+            "changed": {f"n{number}": was for number, was in found.changed.items()}}
 
 
 def write_page(path: str | Path | None, stages: Sequence[Stage], title: str,
@@ -148,6 +161,7 @@ def graph_data(graph: Graph) -> dict[str, Any]:
             "flops": cost.flops,
             "transcendentals": cost.transcendentals,
             "bytes": cost.bytes,
+            "parameters": parameter_bytes(graph),
         },
     }
 

@@ -13,12 +13,15 @@ from .fold_batch_norm import FoldBatchNorm
 from .fold_constants import FoldConstants
 from .fuse import Fuse
 from .hoist_bound import HoistBound
+from .insert_kv_cache import InsertKVCache
 from .jvp import Jvp
 from .merge_common import MergeCommon
 from .order_nodes import OrderNodes
 from .pack_operands import PackOperands
 from .pipeline import History, Pass, Pipeline, Stage
 from .plan_memory import plan_memory
+from .prune_channels import Family, RemoveChannels, Unit, find_units
+from .prune_zeros import SkipZeroBlocks
 from .recompute import Recompute
 from .remake_late import RemakeLate
 from .rematerialize import Rematerialize
@@ -34,8 +37,9 @@ from .vmap import Vmap
 
 __all__ = [
     "LOWERING", "PIPELINES", "STANDARD", "AssignLayout", "By", "CastPrecision", "Differentiate", "ExpandComposites",
-    "FilterMinimally", "FoldBatchNorm", "FoldConstants", "Fuse", "History", "HoistBound", "Jvp", "MergeCommon",
-    "OrderNodes", "PackOperands", "Pass", "Pipeline", "Recompute", "RemakeLate", "Rematerialize", "RemoveDead", "Rule",
-    "Simplify", "SinkTransposes", "Size", "SplitSums", "Stabilize", "Stage", "Table", "Vmap", "changes",
-    "check_same_meaning", "find_culprit", "launches", "plan_memory", "reverse", "rewrite", "size_of", "with_precision",
+    "Family", "FilterMinimally", "FoldBatchNorm", "FoldConstants", "Fuse", "History", "HoistBound", "InsertKVCache",
+    "Jvp", "MergeCommon", "OrderNodes", "PackOperands", "Pass", "Pipeline", "Recompute", "RemakeLate", "Rematerialize",
+    "RemoveChannels", "RemoveDead", "Rule", "Simplify", "SinkTransposes", "Size", "SkipZeroBlocks", "SplitSums",
+    "Stabilize", "Stage", "Table", "Unit", "Vmap", "changes", "check_same_meaning", "find_culprit", "find_units",
+    "launches", "plan_memory", "reverse", "rewrite", "size_of", "with_precision",
 ]

@@ -154,22 +154,22 @@ def _in_pairs(node: Node, edit: Edit, least: int, known: _Known) -> Any:
     depth = node.op.flops(node.output.type, x.type, weight.type, **node.attrs) // (2 * node.output.type.size)
     columns = node.output.shape[-1]
     pays = min(node.output.type.size // columns, columns, depth) >= least or known(weight, edit)
-    return _IN_PAIRS[node.op](*(ops.cast(Operand(v), bf16) for v in (x, weight)), **node.attrs) if pays else None
+    return _IN_PAIRS[node.op](Operand(x), Operand(weight), **node.attrs) if pays else None
 
 
 def _matmul_in_pairs(x: Any, y: Any, transpose_x: bool, transpose_y: bool) -> Any:
     x = ops.transpose(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)) if transpose_x else x
     if x.ndim < 2 or y.ndim != 2 or x.shape[-1] % 2:
         return None
-    return ops.pair_matmul(x, ops.pairs(ops.transpose(y) if transpose_y else y))
+    return ops.pair_matmul(ops.cast(x, bf16), ops.pack_pairs(ops.transpose(y) if transpose_y else y))
 
 
 def _convolve_in_pairs(x: Any, weight: Any, stride: Any, low: Any, high: Any, dilation: Any, spread: Any,
                        groups: int) -> Any:
     if spread != (1, 1) or (groups > 1 and weight.shape[2] % 2):
         return None
-    return ops.pair_convolve(x, ops.pairs(weight), weight.shape[:2], stride, low, high, dilation=dilation,
-                             groups=groups)
+    return ops.pair_convolve(ops.cast(x, bf16), ops.pairs(ops.cast(weight, bf16)), weight.shape[:2], stride, low, high,
+                             dilation=dilation, groups=groups)
 
 
 PRODUCTS = (ops.matmul, ops.convolve, ops.window_products)

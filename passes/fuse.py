@@ -26,7 +26,8 @@ from .remove_dead import RemoveDead
 MOST_OPERANDS = 24  # of one kernel: pointers, strides and vector registers run out
 MOST_NODES = 128  # of one kernel: its text is written, and compiled, in time that grows faster than they do
 MOST_STAGES = 8  # walks over the domain in one kernel: each computes again what it needs of those before
-PRODUCTS = (ops.matmul, ops.convolve, ops.filter_tiles, ops.packed_linear)
+PRODUCTS = (ops.matmul, ops.convolve, ops.filter_tiles, ops.packed_linear, ops.sparse_linear, ops.quad_matmul,
+            ops.quad_convolve, ops.pair_matmul, ops.pair_convolve)
 LEAST_COLUMNS = 32  # of one work item that folds columns
 SERIAL_ROW = 1 << 14  # elements that one work item may walk more than once when there is nothing else to share out
 
@@ -67,7 +68,7 @@ class _Fusion:
 
     def _own_style(self, node: Node) -> str | None:
         if node.op in PRODUCTS:
-            return "contract" if self.options.epilogues and node.output.dtype.is_float else None
+            return "contract" if self.options.epilogues and _has_tiles(node) else None
         if node.op.kind is Kind.REDUCE and is_loop_op(node):
             return "reduce" if self.options.reductions else None
         return "pointwise" if node.op.kind in (Kind.POINTWISE, Kind.RANDOM) and self.options.pointwise else None
@@ -273,6 +274,11 @@ class _Fusion:
                 if not before[follower]:
                     heapq.heappush(ready, (by_id[follower].nodes[0], follower))
         return order if len(order) == len(groups) else None
+
+
+def _has_tiles(product: Node) -> bool:
+    """Integers are multiplied in tiles as quads only."""
+    return product.output.dtype.is_float or product.op in (ops.quad_matmul, ops.quad_convolve)
 
 
 def _is_free(node: Node) -> bool:

@@ -7,7 +7,7 @@
 `extend` takes `steps` new tokens, which stand at positions[b], positions[b] + 1, … of sequence b, and computes their
 logits from what the caches hold of the tokens before; the caches are inputs that it overwrites with the new rows in
 place. Prefill and decoding are the same program for other numbers of steps. The caches follow from the analysis in
-`time_flow.py`, which proves that the graph is causal, or says which line is in the way; nothing is known of models here.
+`time_flow.py`, which proves that the graph is causal, or says which line is in the way. Nothing here knows of models.
 
 Of a table of positions, a mask, or a bias by distance, the rows at the new positions are taken, or computed there.
 """
@@ -60,12 +60,12 @@ class InsertKVCache:
     def extend(self, flow: Flow) -> Graph:
         """The graph of new tokens, from the analysis."""
         if not 1 <= self.steps <= flow.capacity:
-            raise PassError(f"InsertKVCache(steps={self.steps}): expected 1 to {flow.capacity} steps, the time that the "
-                            "graph was traced with")
+            raise PassError(f"InsertKVCache(steps={self.steps}): expected 1 to {flow.capacity} steps, the time that "
+                            "the graph was traced with")
         if self.cache_dtype not in CACHE_TYPES:
             raise PassError(f"InsertKVCache(cache_dtype={self.cache_dtype!r}): expected one of {CACHE_TYPES}")
         kept = as_dtype(self.cache_dtype)
         if self.window is not None and (self.window < 1 or not flow.bands):
-            raise PassError(f"InsertKVCache(window={self.window}): expected 1 or more tokens, and causal attention that "
-                            "is an op (`F.scaled_dot_product_attention`); this graph has masks of its own")
+            raise PassError(f"InsertKVCache(window={self.window}): expected 1 or more tokens, and causal attention "
+                            "that is an op (`F.scaled_dot_product_attention`); this graph has masks of its own")
         return RemoveDead()(Extension(flow, self.steps, self.last, self.prefill, kept, self.window).finished())

@@ -89,8 +89,24 @@ def _wishes(node: Node) -> list[tuple[int, Callable[[Value, Layout], bool]]]:
 
 
 def _own_wishes(node: Node) -> tuple[Callable[[Value, Layout], bool], ...]:
+    if node.op in _GROUPED:
+        return _grouped_wishes(node)
     wishes = _WISHES.get(node.op, ())[:len(node.inputs)]
     return (_is_near, *wishes[1:]) if wishes[:1] == (_is_image,) and node.attrs.get("groups") == 1 else wishes
+
+
+def _grouped_wishes(node: Node) -> tuple[Callable[[Value, Layout], bool], ...]:
+    """Numbers that make one element lie side by side, and so do pixels."""
+    each = node.inputs[1].shape[2]
+
+    def fits(value: Value, layout: Layout) -> bool:
+        side_by_side = layout.strides[-1] == 1 or value.shape[-1] == 1
+        if node.attrs:  # a convolution
+            return side_by_side and (layout.strides[2] == value.shape[3] or value.shape[2] == 1)
+        found = runs(value.shape[:-1], layout.strides[:-1])
+        return side_by_side and len(found) <= 1 and not any(stride % each for _, stride in found)
+
+    return fits, _is_packed
 
 
 def _is_packed(value: Value, layout: Layout) -> bool:
@@ -134,9 +150,11 @@ def _is_matrix(value: Value, layout: Layout) -> bool:
     return steps_fit and (cols == 1 or rows == 1 or n_rows == 1 or n_cols == 1) and min(rows, cols) > 0
 
 
+_GROUPED = (ops.quad_matmul, ops.quad_convolve, ops.pair_matmul, ops.pair_convolve)
 _WISHES: dict[Op, tuple[Callable[[Value, Layout], bool], ...]] = {
-    ops.matmul: (_is_matrix, _is_matrix), ops.convolve: (_is_image, _is_packed),
+    ops.matmul: (_is_matrix, _is_matrix), ops.pack_pairs: (_is_matrix,), ops.convolve: (_is_image, _is_packed),
     ops.packed_linear: (_is_lines, _is_packed, _is_packed, _is_packed),
+    ops.sparse_linear: (_is_lines, _is_packed, _is_packed, _is_packed),
     ops.window_products: (_is_image, _is_packed), ops.filter_tiles: (_is_image, _is_packed),
     ops.attend: (_is_image,) * 3, ops.attend_grad: (_is_image, _is_packed, _is_packed, *(_is_image,) * 3),
     ops.write_rows: (_is_any, _is_row_by_row, _is_packed), ops.attend_cached: (_is_image,) * 3,

@@ -84,7 +84,7 @@ def find_layers(graph: Graph) -> list[FoundLayer]:
     for node in graph.nodes:
         if not _is_layer(node, known):
             continue
-        biggest = max(known[node.inputs[1]], key=lambda v: (v.type.nbytes, graph.names[v]))
+        biggest = max(known[node.inputs[1]], key=lambda v: (len(v.shape), v.type.nbytes, graph.names[v]))
         key = canonical(graph.names[biggest])
         count[key] = count.get(key, 0) + 1
         plus = _addition(graph, node, known)

@@ -98,7 +98,7 @@ class QuantizeLayers:
             raise OpError(f"{graph.name} has no layer {listing(missing)}; was this made for another model?")
         for layer in found:
             _check_shape(layer, self.layers[layer.key])
-        return _Writer(graph, found, self.layers).result() if found else graph
+        return LayerWriter(graph, found, self.layers).result() if found else graph
 
 
 def _check_shape(found: FoundLayer, layer: IntegerLayer) -> None:
@@ -109,8 +109,8 @@ def _check_shape(found: FoundLayer, layer: IntegerLayer) -> None:
                          "were they made for another model?")
 
 
-class _Writer:
-    """One walk over a graph, writing it anew."""
+class LayerWriter:
+    """One walk over a graph, writing it anew with some layers in another way."""
 
     def __init__(self, graph: Graph, found: list[FoundLayer], layers: Mapping[str, IntegerLayer]) -> None:
         self.graph, self.layers = graph, layers
@@ -135,12 +135,12 @@ class _Writer:
     def _write(self, node: Node) -> None:
         self.edit.source = node.source
         if node in self.found:
-            self.same[node.output] = self._layer(self.found[node]).payload
+            self.same[node.output] = self.write_layer(self.found[node]).payload
         elif node not in self.inner:
-            values = self.edit.emit(node.op, tuple(map(self._through, node.inputs)), node.attrs, node.source)
+            values = self.edit.emit(node.op, tuple(map(self.read, node.inputs)), node.attrs, node.source)
             self.same.update(zip(node.outputs, values, strict=True))
 
-    def _through(self, value: Value) -> Value:
+    def read(self, value: Value) -> Value:
         """What a reader that is no integer product reads: the bytes that others read, if there are some. The user's own
         inputs, and results, are in memory anyway."""
         if value not in self.grids or value in self.graph.inputs or value in self.graph.outputs:
@@ -154,7 +154,7 @@ class _Writer:
             self.bytes[key] = ops.quantize(Operand(self.same.get(value, value)), grid.scale, grid.zero)
         return self.bytes[key]
 
-    def _array(self, name: str, array: np.ndarray) -> Any:
+    def array(self, name: str, array: np.ndarray) -> Any:
         """An array of a layer, as a bound input."""
         if name not in self.bound:
             self.bound[name] = self.edit.input(name, TensorType.of(array), bound=array)
@@ -162,20 +162,20 @@ class _Writer:
 
     # -- layers --------------------------------------------------------------------------------------------------------
 
-    def _layer(self, found: FoundLayer) -> Any:
+    def write_layer(self, found: FoundLayer) -> Any:
         layer = self.layers[found.key]
         name = found.key.replace("#", "_")
         scale: Any = None
         if layer.grid is None:
-            q, scale = self._own_grid(found)
+            q, scale = self.own_grid(found)
         else:
             q = self._bytes(found.x, layer.grid)
-        weight, offset, step = (self._array(f"{name}_{part}", getattr(layer, part))
+        weight, offset, step = (self.array(f"{name}_{part}", getattr(layer, part))
                                 for part in ("packed", "offset", "step"))
         total = self._product(found, q, weight, layer)  # channels last, or rows
         y = ops.cast(total + offset, "f32") * step
         if scale is not None:
-            y = y * ops.reshape(scale, (-1, *(1,) * (y.ndim - 1))) + self._array(f"{name}_shift", layer.shift)
+            y = y * ops.reshape(scale, (-1, *(1,) * (y.ndim - 1))) + self.array(f"{name}_shift", layer.shift)
         return ops.transpose(y, CHANNELS_FIRST) if found.is_convolution else ops.reshape(y, found.output.shape)
 
     def _product(self, found: FoundLayer, q: Any, weight: Any, layer: IntegerLayer) -> Any:
@@ -186,9 +186,9 @@ class _Writer:
         return ops.quad_convolve(ops.transpose(q, CHANNELS_LAST), weight, layer.weight.shape[2:], attrs["stride"],
                                  attrs["padding"], attrs["padding"], zero, attrs["dilation"], attrs["groups"])
 
-    def _own_grid(self, found: FoundLayer) -> tuple[Any, Any]:
+    def own_grid(self, found: FoundLayer) -> tuple[Any, Any]:
         """x on grids of its own, one for each row or image, and their scales."""
-        x = Operand(self._through(found.x))
+        x = Operand(self.read(found.x))
         if not found.is_convolution:
             x = ops.reshape(x, (-1, x.shape[-1]))
         reach = ops.max(ops.abs(x), tuple(range(1, x.ndim)))

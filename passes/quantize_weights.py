@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from tinytorch.ir import Evaluate, Graph, Node, Operand, TensorType, Value, ops
-from tinytorch.ir.ops.packed import BLOCK, WORD, pack, pack_groups, unpacked
+from tinytorch.ir.errors import OpError
+from tinytorch.ir.ops.packed import pack, pack_groups, unpacked
 
 from .fold_constants import frozen
 from .quantize_find import FoundLayer, canonical, evaluate_known, find_layers
@@ -77,48 +78,63 @@ Make = Callable[[str, np.ndarray], PackedWeight | None]
 
 @dataclass(frozen=True)
 class QuantizeWeights:
-    """The layers that have a key in `weights`, or for which `make(key, weight)` gives a packed weight, on that."""
+    """The layers that have a key in `weights`, or for which `make(key, weight)` gives a packed weight, on that.
+
+    What `make` gives is put into `weights`. With `embeddings`, it is asked for tables too that no layer reads.
+
+    Raises:
+        OpError: there is no linear layer, so nothing can be done.
+    """
 
     weights: dict[str, PackedWeight | None] = field(default_factory=dict)
     make: Make | None = None
+    embeddings: bool = False
 
     def __call__(self, graph: Graph, /) -> Graph:
         sites = self._sites(graph)
+        if sites is None:
+            raise OpError(f"{graph.name} has no linear layer, and no product with a known weight, that could be packed")
         made: dict[int, tuple[Any, ...]] = {}
         rule = By("x Wᵀ = packed_linear(x, W)", (ops.linear, ops.matmul, ops.take),
                   partial(_written, sites=sites, made=made))
-        return rewrite(graph, Table((rule,))) if sites else graph
+        return rewrite(graph, Table((rule,)))
 
-    def _sites(self, graph: Graph) -> dict[Value, tuple[str, PackedWeight]]:
-        """By the value that a layer gives: its key and its packed weight."""
+    def _sites(self, graph: Graph) -> dict[Value, tuple[str, PackedWeight]] | None:
+        """By the value that a layer gives: its key and its packed weight. None: there is no layer."""
         sites: dict[Value, tuple[str, PackedWeight]] = {}
-        tables: dict[Value, str] = {}  # weights that lie as a table of rows
-        for layer in find_layers(graph):
-            if layer.is_convolution:
-                continue
-            natural = layer.weight in graph.bound and layer.natural(_SQUARE) is _SQUARE
-            key = tables.get(layer.weight, layer.key) if natural else layer.key
-            packed = self._packed(graph, layer, key)
-            if packed is not None:
+        tables: dict[Value, str] = {}  # the keys of weights that lie as tables of rows
+        layers = linear_layers(graph)
+        for layer in layers:
+            key = tables.setdefault(layer.weight, layer.key) if _lies_by_rows(layer) else layer.key
+            if (packed := self._packed(graph, key, layer.weight, layer.natural)) is not None:
                 sites[layer.node.output] = key, packed
-                tables |= {layer.weight: key} if natural else {}
-        for node in graph.nodes:
-            if is_embedding(graph, node):
-                key = tables.get(node.inputs[0], canonical(graph.names[node.inputs[0]]))
-                if (packed := self.weights.get(key)) is not None:
-                    sites[node.output] = key, packed
-        return sites
+        takes = [node for node in graph.nodes if _is_embedding(graph, node)]
+        for node in takes:
+            table = node.inputs[0]
+            key = tables.get(table, canonical(graph.names[table]))
+            if self.embeddings and table not in tables:
+                self._packed(graph, key, table, np.asarray)
+            if (packed := self.weights.get(key)) is not None:
+                sites[node.output] = key, packed
+        return sites if layers or (takes and self.embeddings) else None
 
-    def _packed(self, graph: Graph, layer: FoundLayer, key: str) -> PackedWeight | None:
+    def _packed(self, graph: Graph, key: str, weight: Value, natural: Callable[[Any], Any]) -> PackedWeight | None:
         if key not in self.weights and self.make is not None:
-            self.weights[key] = self.make(key, layer.natural(evaluate_known(graph, [layer.weight])[layer.weight]))
+            self.weights[key] = self.make(key, natural(evaluate_known(graph, [weight])[weight]))
         return self.weights.get(key)
 
 
-_SQUARE = np.zeros((1, 1))
+def linear_layers(graph: Graph) -> list[FoundLayer]:
+    """The layers of `graph` that are products with a known matrix."""
+    return [layer for layer in find_layers(graph) if not layer.is_convolution]
 
 
-def is_embedding(graph: Graph, node: Node) -> bool:
+def _lies_by_rows(layer: FoundLayer) -> bool:
+    """Whether an output's elements are a row of the weight, as of an embedding's table."""
+    return layer.node.op is ops.linear or layer.node.attrs["transpose_y"]
+
+
+def _is_embedding(graph: Graph, node: Node) -> bool:
     """Whether `node` takes rows of a known matrix."""
     if node.op is not ops.take or node.inputs[0] not in graph.bound:
         return False
@@ -139,9 +155,3 @@ def _written(node: Node, edit: Edit, sites: dict[Value, tuple[str, PackedWeight]
     x, _, *bias = map(Operand, node.inputs)
     y = ops.packed_linear(x, *operands, **packed.attrs)
     return y + bias[0] if bias else y
-
-
-def packed_nbytes(outputs: int, depth: int, bits: int, group: int, offset: bool) -> int:
-    """Bytes of such a weight, without making it."""
-    blocks = -(-outputs // BLOCK) * BLOCK
-    return blocks * (-(-depth * bits // WORD) * 4 + -(-depth // group) * 2 * (1 + offset))

@@ -29,10 +29,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 from tinytorch.ir import Graph, Node, Value
-from tinytorch.ir.errors import PassError
+from tinytorch.ir.errors import BudgetError, PassError
 
 from .eviction import Facts, Move, Walk, can_write_less, peak, with_fewer, without_unread
 from .plan_memory import plan_memory
@@ -55,7 +55,8 @@ class Rematerialize:
         budget: bytes of intermediates (`plan_memory(graph).size`), or, as a float up to 1, the part of what the plan
             of the given graph needs.
     Raises:
-        PassError: no way was found to need so little; it names the smallest budget that can be met.
+        BudgetError: no way was found to need so little; it names the smallest budget that can be met.
+        PassError: the budget is no number of bytes.
     """
 
     budget: int | float
@@ -66,20 +67,25 @@ class Rematerialize:
         if whole <= budget:
             return graph
         facts = Facts(graph)
-        for moves in _promising(facts, budget):
+        found = _fitted(facts, budget)
+        if found is not None:
+            return found
+        smallest = min(plan_memory(rebuilt(facts, moves)).size for moves in _tight(facts))
+        while (smaller := _fitted(facts, smallest - 1)) is not None:
+            smallest = plan_memory(smaller).size
+        raise BudgetError(f"Rematerialize({self.budget}): the intermediates of {graph.name} need {whole:,} bytes, and "
+                          f"{smallest:,} with all computed again that can be; {budget:,} are not enough. The smallest "
+                          f"budget that can be met is {smallest}", smallest)
+
+
+def _fitted(facts: Facts, budget: int) -> Graph | None:
+    """The graph within the budget, if a way is found."""
+    for moves in chain(_promising(facts, budget), _tight(facts)):
+        if peak(facts, moves) <= budget:
             found = rebuilt(facts, moves)
             if plan_memory(found).size <= budget:
                 return found
-        least = whole
-        for moves in _tight(facts):
-            found = rebuilt(facts, moves)
-            size = plan_memory(found).size
-            if size <= budget:
-                return found
-            least = min(least, size)
-        raise PassError(f"Rematerialize({self.budget}): the intermediates of {graph.name} need {whole:,} bytes, and "
-                        f"{least:,} with all computed again that can be; {budget:,} are not enough. The smallest "
-                        f"budget that can be met is {least}")
+    return None
 
 
 def bytes_of(budget: int | float, whole: int) -> int:

@@ -17,9 +17,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from tinytorch.ir import Graph, Node, graph_cost
+from tinytorch.ir.cost import parameter_bytes
 
 from .plan_memory import plan_memory
 
@@ -56,17 +55,6 @@ def size_of(graph: Graph, peak: bool = False) -> Size:
 def launches(graph: Graph) -> int:
     """How many nodes run a kernel."""
     return sum(node.op.kind.launches for node in graph.nodes)
-
-
-def parameter_bytes(graph: Graph) -> int:
-    """Bytes of the bound arrays that nodes read; what several inputs share counts once."""
-    read = {value for node in graph.nodes for value in node.inputs}
-    arrays = {_memory(array): array.nbytes for value, array in graph.bound.items() if value in read}
-    return sum(arrays.values())
-
-
-def _memory(array: np.ndarray) -> tuple[int, int]:
-    return array.__array_interface__["data"][0], array.nbytes
 
 
 def changes(before: Graph, after: Graph) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Replace formulas that lose digits or overflow by ops that do not: one table of equations.
 
-    Stabilize()(graph)                                   # as a user's own pass: tt.compile(f, passes=[Stabilize(), *STANDARD])
+    Stabilize()(graph)
+    tt.compile(f, passes=[Stabilize(), *passes.STANDARD])
 
 `log(softmax(x))` is -inf where a chance is below 1e-38, and `log(1 + exp(x))` inf from 88 on; `log_softmax` and
 `softplus` are neither. The equations hold for real numbers. In floating point the right side is the better one, so this

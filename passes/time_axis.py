@@ -1,8 +1,8 @@
 """Where time lies in a tensor: axes as products of factors, some of which have a name.
 
-    lay = plain((2, 8, 64))                                   # three axes, nothing known of them
     lay = ((Factor(2, BATCH),), (Factor(8, ROWS),), (Factor(64),))
-    regroup(lay, (16, 64))                                    # ((batch 2, rows 8), (64,)): as `linear` merges them
+    regroup(lay, (16, 64))                             # ((batch 2, rows 8), (64,)): as `linear` merges them
+    gathered(x, lay, {ROWS: 3})                        # x (2, 3, 64), or (6, 64), as (batch, rows, everything else)
 
 A decoder reshapes its tensors all the time: (batch, time, features) becomes (batch · time, features), heads are split
 off and turned. So a *lay* says for each axis which factors it is the product of, from the outermost to the innermost.
@@ -15,7 +15,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from tinytorch.ir import ops
 from tinytorch.ir.types import Shape
 
 BATCH, ROWS, KEYS = "batch", "rows", "keys"
@@ -105,3 +107,29 @@ def in_front(factors: Sequence[Factor], *names: str) -> list[int]:
     """The order of factors in which those with these names come first."""
     first = [n for name in names for n, factor in enumerate(factors) if factor.label == name]
     return first + [n for n in range(len(factors)) if n not in first]
+
+
+def shaped(x: Any, shape: Sequence[int]) -> Any:
+    """x reshaped, if that does anything."""
+    return x if x.shape == tuple(shape) else ops.reshape(x, tuple(shape))
+
+
+def turned(x: Any, order: Sequence[int]) -> Any:
+    """x transposed, if that does anything."""
+    return x if list(order) == list(range(len(order))) else ops.transpose(x, tuple(order))
+
+
+def gathered(x: Any, lay: Lay, sizes: Sizes) -> Any:
+    """A handle that lies so, as (batch, rows, every other factor)."""
+    factors = [factor for axis in lay for factor in axis]
+    order, shape = in_front(factors, BATCH, ROWS), extents(factors, sizes)
+    one = () if any(factor.label == BATCH for factor in factors) else (1,)
+    return shaped(turned(shaped(x, shape), order), (*one, *(shape[n] for n in order)))
+
+
+def scattered(x: Any, lay: Lay, sizes: Sizes) -> Any:
+    """The way back."""
+    factors = [factor for axis in lay for factor in axis]
+    order, shape = in_front(factors, BATCH, ROWS), extents(factors, sizes)
+    apart = shaped(x, [shape[n] for n in order])
+    return shaped(turned(apart, [order.index(n) for n in range(len(order))]), shape_of(lay, sizes))

@@ -7,10 +7,11 @@
 
 The invariant, shown node by node: row t of a value depends on tokens 0 … t only. What works on each row by itself keeps
 it. Where rows meet rows of other times (a product of queries and keys, or a mask made of tokens), the value that is
-looked at is *cached*, and of the result each element with a key later than its row must be known: `fill`, the one number
-that all of these elements are, whatever the tokens. Scores get one by a mask (-inf), exp makes it 0, and then a fold or
-a product over the keys depends on earlier ones only. Masks are made of no token, so they are evaluated here. An op for
-which there is no rule is opened; where that does not help, the graph is refused, with the line that the user wrote.
+looked at is *cached*, and of the result the elements with a key later than their row must become known: `fill` is the
+one number that all of them are, whatever the tokens. Scores get one by a mask (-inf), exp makes it 0, and then a fold
+or a product over the keys depends on earlier ones only. Masks are made of no token, so they are evaluated here, as they
+are now. An op for which there is no rule is opened; where that does not help, the graph is refused, with the user's
+line.
 
 An op that works on rows alone, whatever it consists of, stays whole.
 """
@@ -24,12 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.ir import Builder, Graph, Kind, Node, Op, Operand, Value
+from tinytorch.ir import Builder, Graph, Kind, Node, Op, Operand, Value, ops
 from tinytorch.ir.errors import PassError, TinyTorchError
 
 from .time_axis import BATCH, KEYS, ROWS, Axis, Factor, Lay, home, joined, labels, renamed, shape_of
 
 FREE, AS_ROWS, AS_KEYS, TABLE = "free", "rows", "keys", "table"  # how an operand is read
+VIEWS = (ops.reshape, ops.transpose, ops.broadcast_to)
 PROBES = tuple(itertools.product((2.37, -2.37), (1.9, -1.9), (8.1, -8.1)))  # no op by elements has more operands
 
 
@@ -76,6 +78,7 @@ class Flow:
     cached: dict[Value, None] = field(default_factory=dict)
     guarded: set[Value] = field(default_factory=set)  # masked by numbers so low that exp makes them 0
     bands: dict[Node, int | None] = field(default_factory=dict)
+    heads: dict[Value, tuple[Value, int]] = field(default_factory=dict)  # of keys: what they repeat, how many heads
     arrays: dict[Value, np.ndarray] = field(default_factory=dict)
     unknown: set[Value] = field(default_factory=set)  # results that depend on tokens, of which there is no fact
 
@@ -86,7 +89,7 @@ class Flow:
         if any(v in self.same for v in node.inputs):
             node = replace(node, inputs=tuple(self.same.get(v, v) for v in node.inputs))
         if any(v in self.unknown for v in node.inputs):
-            raise self.refusal(node, "it reads a result of attention that a cache does not give, log Σ exp of the scores")
+            raise self.refusal(node, "it reads a result of attention that a cache does not give: log Σ exp of scores")
         if not any(v in self.facts for v in node.inputs):
             self._keep(node)
             return
@@ -220,7 +223,18 @@ class Flow:
                     return others[0]
         return rows
 
-    # -- numbers that no token has made ----------------------------------------------------------------------------------
+    def origin(self, value: Value) -> Value:
+        """What `value` is a view of, where that is smaller (heads of keys that are repeated); or `value` itself."""
+        smallest = value
+        node = self.producer.get(value)
+        while node is not None and node.op in VIEWS and node.inputs[0] in self.facts:
+            source = node.inputs[0]
+            if source.type.size < smallest.type.size:
+                smallest = source
+            node = self.producer.get(source)
+        return smallest
+
+    # -- numbers that no token has made --------------------------------------------------------------------------------
 
     def numbers(self, value: Value) -> np.ndarray:
         """The array of a value that no token reaches."""

@@ -8,14 +8,17 @@ which opens the op. Kinds have rules, and ops that are unlike others of their ki
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from tinytorch.ir import Graph, Kind, Node, Op, Value, ops
+from tinytorch.ir import Evaluate, Graph, Kind, Node, Op, Operand, Value, bind, ops
 from tinytorch.ir.errors import PassError
 
-from .time_axis import BATCH, KEYS, ROWS, Axis, Factor, Lay, joined, labels, plain, regroup
+from .merge_common import MergeCommon
+from .remove_dead import RemoveDead
+from .time_axis import BATCH, KEYS, ROWS, Axis, Factor, Lay, gathered, joined, labels, plain, regroup
 from .time_flow import AS_ROWS, FREE, PROBES, Fact, Flow, Meeting, Rule
 
 LOW = -1e4  # added to a score, exp makes nothing of it (as long as scores stay within thousands)
@@ -33,7 +36,9 @@ def follow(graph: Graph) -> Flow:
         raise PassError(f"no cache can be inserted into {graph.name}({shown}): expected a graph of one input, tokens "
                         "(batch, time) of integers, with the parameters bound and time the capacity, 2 or more")
     if graph.donated:
-        raise PassError(f"no cache can be inserted into {graph.name}: it overwrites tensors; trace it in evaluation mode")
+        raise PassError(f"no cache can be inserted into {graph.name}: it overwrites tensors; expected a graph that "
+                        "only computes, as in evaluation mode")
+    graph = RemoveDead()(MergeCommon()(graph))
     batch, capacity = tokens[0].shape
     flow = Flow(graph, capacity, RULES)
     flow.facts[tokens[0]] = Fact((joined((Factor(batch, BATCH),)), (Factor(capacity, ROWS),)))
@@ -54,8 +59,8 @@ def _unlabelled(flow: Flow, node: Node, value: Value, axes: Iterable[int], what:
     for axis in axes if fact is not None else ():
         for label in labels((fact.lay[axis],)):  # type: ignore[union-attr]
             of = {BATCH: "the sequences of the batch", ROWS: "time", KEYS: "the time of keys"}[label]
-            raise flow.refusal(node, f"it {what} {of}, so a row would depend on others, later ones too; expected each "
-                               "row of a decoder to depend on its own token and earlier ones")
+            raise flow.refusal(node, f"it {what} {of}; expected each row to depend on its own token, and on others by "
+                               "masked attention only")
 
 
 def _by_rows(flow: Flow, node: Node, lay: Lay, fill: float | None = None) -> Fact:
@@ -145,8 +150,8 @@ def reduce(flow: Flow, node: Node) -> Fact:
 def _check_masked(flow: Flow, node: Node, fill: float | None, neutral: float | None) -> None:
     if neutral is None or fill != neutral:
         there = "unknown numbers" if fill is None else f"{fill:g}"
-        raise flow.refusal(node, f"a row looks at later tokens: it sums over keys that are not masked. Where a key is later "
-                           f"than the row there are {there}, expected {neutral}; mask scores by -inf there before softmax")
+        raise flow.refusal(node, "a row looks at later tokens, for keys are not masked: where a key is later than the "
+                           f"row there are {there}, expected {neutral}; mask scores there by -inf, before softmax")
 
 
 # -- moving ------------------------------------------------------------------------------------------------------------
@@ -171,7 +176,8 @@ def broadcast_to(flow: Flow, node: Node) -> Fact:
     """New axes, of which nothing is known."""
     fact, shape = _fact(flow, node), node.attrs["shape"]
     lay = ((),) * (len(shape) - len(fact.lay)) + fact.lay
-    return _by_rows(flow, node, tuple(axis or joined((Factor(n),)) for axis, n in zip(lay, shape, strict=True)), fact.fill)
+    lay = tuple(axis or joined((Factor(n),)) for axis, n in zip(lay, shape, strict=True))
+    return _by_rows(flow, node, lay, fact.fill)
 
 
 def slice(flow: Flow, node: Node) -> Fact:
@@ -180,8 +186,7 @@ def slice(flow: Flow, node: Node) -> Fact:
     cut = [a for a, (n, m, step) in enumerate(zip(value.shape, size, node.attrs["step"], strict=True))
            if n != m or (step != 1 and n > 1)]
     _unlabelled(flow, node, value, cut, "takes a part of")
-    lay = tuple(joined((Factor(n),)) if a in cut else axis for a, (n, axis) in enumerate(zip(size, fact.lay, strict=True)))
-    return _by_rows(flow, node, lay, fact.fill)
+    return _by_rows(flow, node, _resized(fact.lay, cut, size), fact.fill)
 
 
 def pad(flow: Flow, node: Node) -> Fact:
@@ -189,21 +194,26 @@ def pad(flow: Flow, node: Node) -> Fact:
     value, shape = node.inputs[0], node.output.shape
     wider = [a for a, (n, m) in enumerate(zip(value.shape, shape, strict=True)) if n != m]
     _unlabelled(flow, node, value, wider, "pads")
-    return _by_rows(flow, node, tuple(joined((Factor(n),)) if a in wider else axis
-                                      for a, (n, axis) in enumerate(zip(shape, _fact(flow, node).lay, strict=True))))
+    return _by_rows(flow, node, _resized(_fact(flow, node).lay, wider, shape))
+
+
+def _resized(lay: Lay, changed: Collection[int], shape: Sequence[int]) -> Lay:
+    """A lay in which some axes have other extents."""
+    return tuple(joined((Factor(shape[a]),)) if a in changed else axis for a, axis in enumerate(lay))
 
 
 def windows(flow: Flow, node: Node) -> Fact:
     """Windows over axes that have nothing to do with time."""
     _unlabelled(flow, node, node.inputs[0], node.attrs["axes"], "slides windows over")
     lay, shape = _fact(flow, node).lay, node.output.shape
-    moved = tuple(joined((Factor(shape[a]),)) if a in node.attrs["axes"] else axis for a, axis in enumerate(lay))
-    return _by_rows(flow, node, moved + plain(shape[len(lay):]))
+    return _by_rows(flow, node, _resized(lay, node.attrs["axes"], shape) + plain(shape[len(lay):]))
 
 
 def along(flow: Flow, node: Node) -> Fact:
     """Something along one axis, which must not be time: concat, cumsum, take_along, argmax."""
     axis, rank = node.attrs["axis"], len(node.inputs[0].shape)
+    if (extreme := _extreme(flow, node, axis)) is not None:
+        return extreme
     for value in node.inputs:
         _unlabelled(flow, node, value, (axis,), f"does {node.op} along")
     apart = [tuple(a if a != axis else rank + n for a in range(rank)) for n in range(len(node.inputs))]
@@ -215,6 +225,19 @@ def along(flow: Flow, node: Node) -> Fact:
     else:
         del lay[axis]
     return Fact(tuple(lay))
+
+
+def _extreme(flow: Flow, node: Node, axis: int) -> Fact | None:
+    """The fact of where the greatest of masked keys is, or of what is there: what `x.max(dim)` is made of."""
+    fact, neutral = _fact(flow, node), {ops.argmax: -np.inf, ops.argmin: np.inf}
+    where = flow.producer.get(node.inputs[1]) if node.op is ops.take_along else node
+    if labels((fact.lay[axis],)) != {KEYS} or where is None or where.op not in neutral:
+        return None
+    if where.inputs[0] is not node.inputs[0] or where.attrs["axis"] != axis:
+        return None
+    _check_masked(flow, where, fact.fill, neutral[where.op])
+    kept = len(node.output.shape) == len(fact.lay)
+    return _by_rows(flow, node, (*fact.lay[:axis], *(((),) if kept else ()), *fact.lay[axis + 1:]))
 
 
 def take(flow: Flow, node: Node) -> Fact:
@@ -265,7 +288,7 @@ def attend(flow: Flow, node: Node) -> Fact | None:
     q, k, v = node.inputs[:3]
     if not all(t in flow.facts for t in (q, k, v)) or flow.graph.users.get(node.outputs[1]):
         return None
-    batch, time = plain_of(flow)
+    batch, time = _tokens_lay(flow)
     if any((fact := flow.facts[t]).lay[:2] != (batch, time) or labels(fact.lay[2:]) for t in (q, k, v)):
         return None
     if len(node.inputs) == 3 and not node.attrs["causal"]:
@@ -274,12 +297,35 @@ def attend(flow: Flow, node: Node) -> Fact | None:
     band = _band(flow, node)
     if band is None:
         return None
-    flow.cached |= dict.fromkeys((k, v))
+    for value in (k, v):
+        flow.heads[value] = _heads(flow, value)
+        flow.cached[flow.heads[value][0]] = None
     flow.bands[node] = None if band == flow.capacity else band
     return Fact(flow.facts[q].lay[:3] + flow.facts[v].lay[3:])
 
 
-def plain_of(flow: Flow) -> Lay:
+def _heads(flow: Flow, value: Value) -> tuple[Value, int]:
+    """What keys or values (batch, time, heads, width) repeat, each head for a group of queries, and how many heads it
+    has; the value itself, if it repeats nothing."""
+    origin, (_, _, heads, width) = flow.origin(value), value.shape
+    if origin is value:
+        return value, heads
+    views: list[Node] = []
+    while (source := views[-1].inputs[0] if views else value) is not origin:
+        views.append(flow.producer[source])
+    lay = flow.facts[origin].lay
+    with Evaluate():
+        x: Any = Operand(np.arange(origin.type.size, dtype=np.int32).reshape(origin.shape))
+        each = gathered(x, lay, {}).payload
+        for view in reversed(views):
+            x = bind(view.op, x, **view.attrs)
+    groups = each[0, 0].size // width
+    fits = groups and each[0, 0].size % width == 0 and heads % groups == 0
+    repeats = fits and (np.repeat(each.reshape(*each.shape[:2], groups, width), heads // groups, 2) == x.payload).all()
+    return (origin, groups) if repeats else (value, heads)
+
+
+def _tokens_lay(flow: Flow) -> Lay:
     """How tokens lie."""
     return flow.facts[flow.graph.free[0]].lay
 

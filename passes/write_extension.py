@@ -12,16 +12,28 @@ With `last`, only the caches need all rows: what they are not made of is written
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tinytorch.ir import Builder, DType, Graph, Kind, Node, Operand, Value, bind, i8, i64, ops
 
-from .time_axis import BATCH, KEYS, ROWS, Factor, Lay, extents, in_front, labels, shape_of
+from .time_axis import (
+    BATCH,
+    KEYS,
+    ROWS,
+    Axis,
+    Factor,
+    extents,
+    gathered,
+    in_front,
+    labels,
+    scattered,
+    shape_of,
+    shaped,
+    turned,
+)
 from .time_flow import AS_KEYS, TABLE, Flow, split
-
-VIEWS = (ops.reshape, ops.transpose, ops.broadcast_to)
 
 
 class Extension:
@@ -40,7 +52,7 @@ class Extension:
         self.last = self.build.input("last", i64[self.batch]) if last else None
         self.rows: dict[tuple[Value, int], Any] = {(tokens, steps): given}
         self.keys: dict[Value, Any] = {}
-        self.caches: dict[tuple[Value, bool], tuple[Any, ...]] = {}
+        self.caches: dict[tuple[Value, int | None], tuple[Any, ...]] = {}
         self.tables: dict[Any, Any] = {}
         self.updates: list[tuple[Value, Any]] = []  # an input, and what overwrites it
 
@@ -91,7 +103,7 @@ class Extension:
             attrs["size"] = self.flow.shape(node.output, count)
         return attrs
 
-    # -- rows --------------------------------------------------------------------------------------------------------------
+    # -- rows ----------------------------------------------------------------------------------------------------------
 
     def _count(self, value: Value) -> int:
         """How many rows of a value are needed."""
@@ -119,29 +131,13 @@ class Extension:
     def _selected(self, value: Value) -> Any:
         """The last row of each sequence."""
         lay = self.flow.facts[value].lay
-        x = self._in_front(self.rows[value, self.steps], lay, {ROWS: self.steps})
+        x = gathered(self.rows[value, self.steps], lay, {ROWS: self.steps})
         number = self.last + ops.iota((self.batch,), 0) * self.steps
         flat = ops.reshape(x, (self.batch * self.steps, *x.shape[2:]))
         picked = ops.take(flat, number, 0)
-        return self._back(ops.reshape(picked, (self.batch, 1, *x.shape[2:])), lay, {ROWS: 1})
+        return scattered(ops.reshape(picked, (self.batch, 1, *x.shape[2:])), lay, {ROWS: 1})
 
-    def _in_front(self, x: Any, lay: Lay, sizes: dict[str, int]) -> Any:
-        """x as (batch, rows, every other factor)."""
-        factors = [factor for axis in lay for factor in axis]
-        order = in_front(factors, BATCH, ROWS)
-        shape = extents(factors, sizes)
-        x = _turned(_shaped(x, shape), order)
-        return _shaped(x, (self.batch, sizes[ROWS], *(shape[n] for n in order if not factors[n].label in (BATCH, ROWS))))
-
-    def _back(self, x: Any, lay: Lay, sizes: dict[str, int]) -> Any:
-        """The way back."""
-        factors = [factor for axis in lay for factor in axis]
-        order = in_front(factors, BATCH, ROWS)
-        shape = extents(factors, sizes)
-        x = _turned(_shaped(x, [shape[n] for n in order]), [order.index(n) for n in range(len(order))])
-        return _shaped(x, shape_of(lay, sizes))
-
-    # -- operands ----------------------------------------------------------------------------------------------------------
+    # -- operands ------------------------------------------------------------------------------------------------------
 
     def _operand(self, node: Node, number: int, count: int) -> Any:
         value, meeting = node.inputs[number], self.flow.meetings[node]
@@ -155,7 +151,7 @@ class Extension:
     def _guarded(self, x: Any, value: Value, count: int) -> Any:
         """x, -inf where a key is later than its row: there, a mask has made it so low that exp gives 0."""
         lay = self.flow.facts[value].lay
-        axes = {place: axis for place, axis in enumerate(lay)}
+        axes = dict(enumerate(lay))
         key = lay.index((Factor(self.capacity, KEYS),))
         own = self._placed(self._index(count), [], tuple(axes), axes, count)
         return ops.where(ops.ge(own, ops.iota([self.capacity if p == key else 1 for p in axes], key)), x, -math.inf)
@@ -175,10 +171,10 @@ class Extension:
             self.tables[key] = x
         return self.tables[key]
 
-    def _made(self, value: Value, full: tuple[int, ...], axes: Any, count: int) -> Any:
+    def _made(self, value: Value, full: tuple[int, ...], axes: Mapping[int, Axis], count: int) -> Any:
         node = self.flow.producer.get(value)
         shape = (*(1,) * (len(full) - len(value.shape)), *value.shape)
-        timed = [n != 1 and any(f.label == ROWS for f in axes.get(place, ())) for n, place in zip(shape, full, strict=True)]
+        timed = [n != 1 and ROWS in labels((axes.get(p, ()),)) for n, p in zip(shape, full, strict=True)]
         if not any(timed):
             return Operand(value)
         if node is not None and node.op.kind is Kind.POINTWISE:
@@ -191,8 +187,7 @@ class Extension:
                 return ops.cast(self._placed(self._index(count), [], full, axes, count), node.attrs["dtype"])
         factors = split(shape, full, axes)
         order = in_front(factors, BATCH, ROWS)
-        x = _turned(_shaped(Operand(value), [f.extent for f in factors]), order)
-        rest = [factors[n] for n in order if factors[n].label not in (BATCH, ROWS)]
+        x = turned(shaped(Operand(value), [f.extent for f in factors]), order)
         index = self._index(count)
         if any(f.label == BATCH for f in factors):
             x = ops.reshape(x, (self.batch * self.capacity, *x.shape[2:]))
@@ -200,7 +195,7 @@ class Extension:
         held = [place for n, place in zip(shape, full, strict=True) if n != 1]
         return self._placed(ops.take(x, index, 0), held, full, axes, count)
 
-    def _placed(self, x: Any, held: Sequence[int], full: Sequence[int], axes: Any, count: int) -> Any:
+    def _placed(self, x: Any, held: Sequence[int], full: Sequence[int], axes: Mapping[int, Axis], count: int) -> Any:
         """x (batch, rows, other factors of the axes `held`), each where the common axes have it."""
         sizes = {BATCH: self.batch, ROWS: count}
         source: dict[tuple[int, int], int] = {}  # (axis, factor) -> axis of x
@@ -221,39 +216,28 @@ class Extension:
         if self.batch == 1:
             x = ops.reshape(x, x.shape[1:])
             source = {spot: axis - 1 for spot, axis in source.items()}
-        x = _turned(x, [source[spot] for spot in wanted if spot in source])
+        x = turned(x, [source[spot] for spot in wanted if spot in source])
         got = [extents((axes[place][n],), sizes)[0] for place, n in wanted]
-        x = _shaped(x, [n if spot in source else 1 for spot, n in zip(wanted, got, strict=True)])
+        x = shaped(x, [n if spot in source else 1 for spot, n in zip(wanted, got, strict=True)])
         x = x if x.shape == tuple(got) else ops.broadcast_to(x, got)
-        grouped = {place: 1 for place in full}
+        grouped = dict.fromkeys(full, 1)
         for (place, _), n in zip(wanted, got, strict=True):
             grouped[place] *= n
-        return _shaped(x, [grouped[place] for place in full])
+        return shaped(x, [grouped[place] for place in full])
 
-    # -- caches ------------------------------------------------------------------------------------------------------------
+    # -- caches --------------------------------------------------------------------------------------------------------
 
     def _keys(self, value: Value) -> Any:
         """A value at all times up to the capacity, from its cache, or from that of what it is a repetition of."""
         if value not in self.keys:
-            origin = self._smallest(value)
+            origin = self.flow.origin(value)
             if origin is value:
                 lay = self.flow.facts[value].lay
-                self.keys[value] = self._back(self._stored(value), lay, {})
+                self.keys[value] = scattered(self._stored(value), lay, {})
             else:
                 node = self.flow.producer[value]
                 self.keys[value] = bind(node.op, self._keys(node.inputs[0]), **node.attrs)
         return self.keys[value]
-
-    def _smallest(self, value: Value) -> Value:
-        """What `value` is a view of, where that is smaller; or `value` itself."""
-        smallest = value
-        node = self.flow.producer.get(value)
-        while node is not None and node.op in VIEWS and node.inputs[0] in self.flow.facts:
-            source = node.inputs[0]
-            if source.type.size < smallest.type.size:
-                smallest = source
-            node = self.flow.producer.get(source)
-        return smallest
 
     def _stored(self, value: Value) -> Any:
         """(batch, capacity, other factors) as numbers of the value's type."""
@@ -261,14 +245,17 @@ class Extension:
         x = cache if cache.dtype is value.dtype else ops.cast(cache, value.dtype)
         return x * ops.reshape(scale[0], (*scale[0].shape, 1)) if scale else x
 
-    def _cache(self, value: Value, whole: bool = False) -> tuple[Any, ...]:
-        """The cache of a value with its new rows, and its scales if there are some."""
-        if (value, whole) not in self.caches:
-            lay, x = self.flow.facts[value].lay, self._of(value, self.steps)
-            x = x if whole else self._in_front(x, lay, {ROWS: self.steps})
-            parts = _packed(x, self.cache_dtype)
-            self.caches[value, whole] = tuple(self._updated(part) for part in parts)
-        return self.caches[value, whole]
+    def _cache(self, value: Value, groups: int | None = None) -> tuple[Any, ...]:
+        """The cache of a value with its new rows, and its scales if there are some; see `_new`."""
+        if (value, groups) not in self.caches:
+            self.caches[value, groups] = tuple(self._updated(part) for part in _packed(
+                self._new(value, groups), self.cache_dtype))
+        return self.caches[value, groups]
+
+    def _new(self, value: Value, groups: int | None) -> Any:
+        """The new rows of a value, (batch, rows, every other factor), or (batch, rows, groups, width)."""
+        x = gathered(self._of(value, self.steps), self.flow.facts[value].lay, {ROWS: self.steps})
+        return x if groups is None else shaped(x, (*x.shape[:2], groups, math.prod(x.shape[2:]) // groups))
 
     def _updated(self, rows: Any) -> Any:
         cache = self.build.input(f"cache_{len(self.updates)}", rows.dtype[self.batch, self.capacity, *rows.shape[2:]])
@@ -277,14 +264,15 @@ class Extension:
         return new
 
     def _attend(self, node: Node, count: int) -> tuple[Any, ...]:
-        q, k, v = node.inputs[:3]
-        (keys, *key_scale), (values, *value_scale) = self._cache(k, True), self._cache(v, True)
+        q = self._of(node.inputs[0], count)
+        k, v = (self.flow.heads[value] for value in node.inputs[1:3])
+        (keys, *key_scale), (values, *value_scale) = self._cache(*k), self._cache(*v)
         scale = node.attrs["scale"]
         window = min((w for w in (self.flow.bands[node], self.window) if w is not None), default=None)
         if self.prefill and count == self.steps and window is None:
-            return (ops.attend(self._of(q, count), self._of(k, count), self._of(v, count), None, True, scale)[0],)
-        return (ops.attend_cached(self._of(q, count), keys, values, self._begins(count), *key_scale, *value_scale,
-                                  scale=scale, window=window),)
+            return (ops.attend(q, self._new(*k), self._new(*v), None, True, scale)[0],)
+        return (ops.attend_cached(q, keys, values, self._begins(count), *key_scale, *value_scale, scale=scale,
+                                  window=window),)
 
 
 def _needed_whole(flow: Flow) -> set[Value]:
@@ -307,11 +295,3 @@ def _packed(x: Any, dtype: DType) -> tuple[Any, ...]:
     scale = ops.max(ops.abs(x), -1, True) * (1 / 127)
     steps = ops.round(x / ops.where(ops.eq(scale, 0.0), 1.0, scale))
     return ops.cast(steps, i8), ops.reshape(scale, x.shape[:-1])
-
-
-def _shaped(x: Any, shape: Sequence[int]) -> Any:
-    return x if x.shape == tuple(shape) else ops.reshape(x, tuple(shape))
-
-
-def _turned(x: Any, order: Sequence[int]) -> Any:
-    return x if list(order) == list(range(len(order))) else ops.transpose(x, tuple(order))

@@ -48,7 +48,8 @@ from tinytorch.ir.files import write_atomically
 MAGIC = b"tinytorch object 1\n"
 ENTRY = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)  # void kernel(int64 args, int64 lo, int64 hi, int64 slot)
 # Their source is part of every kernel.
-HELPERS = ("codegen.py", "lowlevel.py", "convert.py", "atomics.py", "vecmath.py", "scalars.py", "microkernel.py")
+HELPERS = ("codegen.py", "lowlevel.py", "convert.py", "atomics.py", "vecmath.py", "scalars.py", "microkernel.py",
+           "packed_tile.py")
 CPU_OF_ISA = {"avx2": "x86-64-v3", "generic": "x86-64"}
 AVX2_FEATURES = frozenset({
     "sse", "sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16", "avx", "avx2", "bmi", "bmi2", "f16c", "fma",

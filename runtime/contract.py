@@ -19,6 +19,7 @@ from .matmul import (
     Windows,
     emit_matmul,
     first_word,
+    plan_lines,
     plan_matmul,
     plan_tiles,
     plan_windows,
@@ -93,13 +94,40 @@ def _plan_convolution(product: Node, strides: Sequence[tuple[int, ...]], threads
     return plan_windows(windows, cols, groups=groups, element=x.dtype.name, threads=threads)
 
 
+def _plan_grouped_product(product: Node, strides: Sequence[tuple[int, ...]], threads: int) -> MatmulPlan:
+    """All leading axes of x are rows; the weight is (elements along the depth, columns, numbers an element)."""
+    x, (depth, cols, each) = product.inputs[0].type, product.inputs[1].shape
+    rows = runs(x.shape[:-1], strides[0][:-1])
+    return plan_matmul(x.size // x.shape[-1], cols, depth, lda=rows[0][1] // each if rows else depth, ldb=cols,
+                       element=_element(product), threads=threads)
+
+
+def _plan_grouped_windows(product: Node, strides: Sequence[tuple[int, ...]], threads: int) -> MatmulPlan:
+    """Of lines of images; of windows found by a table where a row of the kernel is not one run of them."""
+    (x, weight), attrs, out = (v.type for v in product.inputs), product.attrs, product.output.type
+    each, groups, kernel, (n, h, *_) = weight.shape[2], attrs["groups"], attrs["size"], strides[0]
+    lines, pixel = groups == attrs["dilation"][1] == 1, x.shape[3]
+    run = weight.shape[0] // kernel[0] if lines else x.shape[3] // groups // each
+    windows = Windows(x.shape[0], x.shape[1:3], out.shape[1:3], kernel, run, (n, h, pixel, 1), attrs["stride"],
+                      attrs["low"], attrs["dilation"], (1, 1), int(attrs["fill"]))
+    if lines:
+        return plan_lines(windows, weight.shape[1], element=_element(product), threads=threads)
+    return plan_windows(windows, weight.shape[1] // groups, groups=groups, element=_element(product), threads=threads)
+
+
+def _element(product: Node) -> str:
+    return {4: "quad", 2: "pair"}[product.inputs[1].shape[2]]
+
+
 def _plan_filter(product: Node, strides: Sequence[tuple[int, ...]], threads: int) -> MatmulPlan:
     x, out = product.inputs[0].type, product.output.type
     return plan_tiles(x.shape, strides[0], out.shape, product.attrs["low"], x.dtype.name, threads)
 
 
 # How each op that `emit_contraction` takes is planned.
-CONTRACTIONS = {ops.matmul: _plan_product, ops.convolve: _plan_convolution, ops.filter_tiles: _plan_filter}
+CONTRACTIONS = {ops.matmul: _plan_product, ops.convolve: _plan_convolution, ops.filter_tiles: _plan_filter,
+                 ops.quad_matmul: _plan_grouped_product, ops.pair_matmul: _plan_grouped_product,
+                 ops.quad_convolve: _plan_grouped_windows, ops.pair_convolve: _plan_grouped_windows}
 
 
 def _batch_strides(strides: Sequence[int], shape: Sequence[int], batch: Sequence[int]) -> tuple[int, ...]:

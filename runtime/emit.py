@@ -11,12 +11,14 @@ from .attention import ATTENTION
 from .cache import CACHES, emit_write_rows
 from .contract import CONTRACTIONS, emit_contraction
 from .depthwise import emit_depthwise, emit_depthwise_products, is_depthwise
+from .interleave import INTERLEAVED
 from .launch import Launch, Ref
 from .loops import emit_loops
 from .move import MOVES, emit_copy
 from .packed import emit_packed
 from .pooling import POOLS
 from .products import emit_window_products
+from .sparse import emit_sparse
 
 
 def _emit_products(node: Node, strides: Sequence[tuple[int, ...]], threads: int) -> list[Launch]:
@@ -25,7 +27,7 @@ def _emit_products(node: Node, strides: Sequence[tuple[int, ...]], threads: int)
 
 # Ops that have an emitter of their own: node, strides of its operands, threads -> launches.
 KERNELS: dict[Op, Callable[[Node, Sequence[tuple[int, ...]], int], list[Launch]]] = {
-    **MOVES, **ATTENTION, **CACHES, **POOLS, ops.window_products: _emit_products}
+    **MOVES, **ATTENTION, **CACHES, **INTERLEAVED, **POOLS, ops.window_products: _emit_products}
 
 
 def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int], threads: int) -> list[Launch]:
@@ -41,7 +43,7 @@ def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[i
         if node.attrs["style"] == "contract":
             return [_emit_contraction(node, node.body.nodes[0], strides, aliases, threads)]
         return [emit_loops(node.body, strides, aliases, threads)]
-    if node.op in CONTRACTIONS or node.op is ops.packed_linear:
+    if node.op in CONTRACTIONS or node.op in (ops.packed_linear, ops.sparse_linear):
         return [_emit_contraction(node, node, strides, aliases, threads)]
     if node.op is ops.write_rows:
         return emit_write_rows(node, strides, aliases, threads)
@@ -59,6 +61,8 @@ def _emit_contraction(node: Node, product: Node, strides: Sequence[tuple[int, ..
                       threads: int) -> Launch:
     if product.op is ops.packed_linear:
         return emit_packed(node, strides, aliases, threads)
+    if product.op is ops.sparse_linear:
+        return emit_sparse(node, strides, aliases, threads)
     depthwise = product.op is ops.convolve and is_depthwise(product)
     return (emit_depthwise if depthwise else emit_contraction)(node, strides, aliases, threads)
 

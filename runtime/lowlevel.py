@@ -199,17 +199,28 @@ def renew_scopes(first: Any, count: Any) -> Any:
     return types.void(first, count), emit
 
 
-def _plain_zero(p: int, count: int) -> None:
-    ctypes.memset(p, 0, count)
+def _plain_fill(p: int, count: int, value: int = 0) -> None:
+    ctypes.memset(p, value, count)
 
 
-@helper(_plain_zero)
+@helper(_plain_fill)
 def zero_fill(p: Any, count: Any) -> Any:
     """Set `count` bytes at `p` to 0."""
     def emit(b: Any, values: Any, sig: Any) -> None:
-        target = b.inttoptr(values[0], I8.as_pointer())
-        call_function(b, "llvm.memset.p0.i64", ir.VoidType(), [target, I8(0), values[1], I1(0)])
+        _fill(b, values[0], values[1], I8(0))
     return types.void(types.int64, types.int64), emit
+
+
+@helper(_plain_fill)
+def fill_bytes(p: Any, count: Any, value: Any) -> Any:
+    """Set `count` bytes at `p` to the low byte of `value`."""
+    def emit(b: Any, values: Any, sig: Any) -> None:
+        _fill(b, values[0], values[1], b.trunc(values[2], I8))
+    return types.void(types.int64, types.int64, types.int64), emit
+
+
+def _fill(b: Any, p: Any, count: Any, byte: Any) -> None:
+    call_function(b, "llvm.memset.p0.i64", ir.VoidType(), [b.inttoptr(p, I8.as_pointer()), byte, count, I1(0)])
 
 
 def _plain_copy(target: int, source: int, count: int) -> None:

@@ -16,6 +16,9 @@ For matrices there are three methods, of which a small cost model takes the chea
 
 Each may compute C^T = B^T A^T instead (`swapped`): B plays the left operand, and the epilogue runs down columns of C.
 
+Quads and pairs of small numbers (`microkernel.py`) take "tile", as they are: their left operand is rows, their right
+one lies as the weights of `quad_matmul` do.
+
 Convolutions are products too, and never swapped: of windows of images, by the method "tile" (`plan_windows`,
 `windows_text.py`), or of tiles of images, place by place, by a method of its own, "winograd" (`plan_tiles`).
 """
@@ -29,16 +32,29 @@ from math import prod
 from tinytorch.ir.types import Shape
 
 from .build import KernelSource, vector_bits
-from .matmul_text import DOT_COLS, DOT_ROWS, FIRST_WORD, IMAGE_WORDS, SIZES, dot_text, loop_text, tile_text
+from .matmul_text import (
+    DOT_COLS,
+    DOT_ROWS,
+    FIRST_WORD,
+    IMAGE_SIZES,
+    IMAGE_WORDS,
+    SIZES,
+    dot_text,
+    loop_text,
+    tile_text,
+)
 from .winograd import scratch_layout, tiles_an_item, winograd_text
 
 SCRATCH_WORD = 2
 TILED = ("f32", "f64")
+GROUPED = ("quad", "pair")  # several small numbers as one element
 TILE_ROWS = {512: (8, 4), 256: (6, 4), 128: (4, 2)}  # vector bits: rows of the usual tile, of the small one
 VECTORS = 2               # side by side in a tile
 DEPTH_BLOCK = 1024        # the longest run along k that a tile sums up in one go
 ITEM_SIDE = 1024          # rows and columns of a block of C whose tiles, or whose packed A, must wait in scratch
 PANEL_BYTES = 512 << 10   # packed panels of B are to stay in the second-level cache
+STAGE_BYTES = 128 << 10   # of padded lines of images in scratch: they are read from the second-level cache
+ITEM_PIXELS = 256         # of a work item, if there are so many
 SERIAL_STEPS = 10_000     # with less work than this (about 3 us) a second thread costs more than it brings
 ENDLESS = 1 << 40
 
@@ -156,11 +172,15 @@ def plan_matmul(m: int, n: int, k: int, *, lda: int, ldb: int, transpose_a: bool
 
     A lies as (m, k) with row stride lda, or with `transpose_a` as (k, m); B as (k, n), or with `transpose_b` as (n, k).
     `element` is an element type of `lowlevel`; f16 and bf16 are summed in f32, integers wrap around in their own type.
+    Of "quad" and "pair", k counts elements of four and two numbers.
     The result does not depend on `threads`, bit for bit.
     """
     bits = vector_bits()
     lanes = bits // 8 // SIZES[element]
     form = MatmulForm(transpose_a, transpose_b, len(batch), element, "loop", False, lanes, TILE_ROWS[bits])
+    if element in GROUPED:
+        vectors, height = _shape_of_tiles(n, lanes, bits) if m > 1 else _shape_of_row(n, lanes)
+        form = replace(form, method="tile", vectors=vectors, tile_rows=(height, min(height, form.tile_rows[1])))
     product = min(_ways(_Product(form, m, n, k, lda, ldb)), key=lambda way: _steps(_typical(way)))
     matrices = prod(batch)
     busy = threads if matrices * _steps(product) >= SERIAL_STEPS else 1
@@ -176,7 +196,10 @@ def plan_matmul(m: int, n: int, k: int, *, lda: int, ldb: int, transpose_a: bool
 
 @dataclass(frozen=True)
 class Windows:
-    """How the windows of images lie, of one group of channels; strides of x in elements."""
+    """How the windows of images lie, of one group of channels; strides of x in elements.
+
+    Of quads and pairs, `channels` counts those, which lie side by side, and strides are in single numbers but the last.
+    """
 
     images: int
     size: Shape
@@ -188,6 +211,7 @@ class Windows:
     low: Shape
     dilation: Shape
     spread: Shape
+    outside: int = 0  # what bytes outside an image are
 
 
 def plan_windows(windows: Windows, cols: int, *, groups: int, element: str, threads: int) -> MatmulPlan:
@@ -197,8 +221,7 @@ def plan_windows(windows: Windows, cols: int, *, groups: int, element: str, thre
     """
     bits = vector_bits()
     lanes = bits // 8 // SIZES[element]
-    vectors = min((1, 2), key=lambda n: _up(cols, n * lanes) * (1 if n == 2 else 1.2))
-    height = TILE_ROWS[bits][0] * (3 if vectors == 1 else 2) // 2
+    vectors, height = _shape_of_tiles(cols, lanes, bits)
     pixels = prod(_up(n, s) for n, s in zip(windows.out_size, windows.spread, strict=True))
     # Tiles end where an image does, and the table of one serves all images, unless that leaves many rows empty.
     batches = windows.images if _up(pixels, height) <= 1.07 * pixels else 1
@@ -216,9 +239,72 @@ def plan_windows(windows: Windows, cols: int, *, groups: int, element: str, thre
     words = (0, 0, 0, scratch, product.rows, cols, depth, 0, product.right_ld, *blocking.grid, *blocking.words,
              *((groups, windows.channels * windows.x_strides[3], cols) if rank else ()),
              *windows.size, *windows.out_size, *windows.kernel, windows.channels, *windows.x_strides, *windows.stride,
-             *windows.low, *windows.dilation, *windows.spread, images, batches, table_at)
+             *windows.low, *windows.dilation, *windows.spread, images, batches, table_at,
+             windows.outside)
     extent = groups * prod(blocking.grid)
     return MatmulPlan(form, words, extent, _chunks(extent, busy), scratch)
+
+
+def plan_lines(windows: Windows, cols: int, *, element: str, threads: int) -> MatmulPlan:
+    """Plan the product of windows of images of quads or pairs with a weight: `quad_convolve` where it has one group,
+    and is not dilated along its rows. `windows.channels` counts elements of a row of the kernel, kw · C of them; its
+    strides are in single numbers, and pixels lie side by side.
+    """
+    bits = vector_bits()
+    size = SIZES[element]
+    lanes, bytes_a_number = bits // 8 // size, IMAGE_SIZES[element]
+    vectors, height = _shape_of_tiles(cols, lanes, bits)
+    form = MatmulForm(False, False, 0, element, "tile", False, lanes, (height, 0), vectors, "lines")
+    (high, wide), (out_high, out_wide), kernel_h = windows.size, windows.out_size, windows.kernel[0]
+    (low_h, low_w), (stride_h, stride_w), gap = windows.low, windows.stride, windows.dilation[0]
+    x_n, x_h, pixel = (n * bytes_a_number for n in windows.x_strides[:3])
+    depth = kernel_h * windows.channels
+    edge, skip = max(low_w, 0) * pixel, max(-low_w, 0) * pixel
+    row_bytes, reach = wide * pixel - skip, (out_wide - 1) * stride_w * pixel + windows.channels * size
+    lines = (out_high - 1) * stride_h + (kernel_h - 1) * gap + 1
+    staged = low_h > 0 or low_h + high < lines or edge > 0 or reach > row_bytes
+    pitch = _up(max(edge + row_bytes, reach), 64)
+    busy = threads if windows.images * out_high * out_wide * cols * depth >= SERIAL_STEPS * lanes * 2 else 1
+    images, tall = _items_of_lines(windows, lines * pitch, busy)
+    bands = _ceil(out_high, tall)
+    items = _ceil(windows.images, images) * bands
+    rows = _up(images * tall * out_wide, height)
+    product = _Product(form, rows, cols, depth, 0, cols)
+    blocking = _block_tiles(product, items, 1, (1, min(_ceil(cols, vectors * lanes), _ceil(busy, items))))
+    stage_lines = (tall - 1) * stride_h + (kernel_h - 1) * gap + 1
+    pitches = (pitch, stage_lines * pitch) if staged else (x_h, x_n)
+    table_at = _up(blocking.scratch, 64)
+    stage_at = _up(table_at + 8 * images * tall * out_wide, 64)
+    scratch = stage_at + (images * stage_lines * pitch if staged else 0)
+    words = (0, 0, 0, scratch, items * rows, cols, depth, 0, cols, items, blocking.grid[1], *blocking.words,
+             high, row_bytes, tall, out_high, out_wide, kernel_h, windows.channels, *windows.x_strides[:2], pixel,
+             stride_h, stride_w, low_h, edge, skip, gap, windows.images, images, bands, *pitches, stage_lines,
+             windows.outside, int(staged), table_at, stage_at)
+    extent = items * blocking.grid[1]
+    return MatmulPlan(form, words, extent, _chunks(extent, busy), scratch)
+
+
+def _items_of_lines(windows: Windows, image_bytes: int, threads: int) -> tuple[int, int]:
+    """(images, output lines of one) of a work item: not too much memory, not too few pixels, enough for all threads."""
+    high, wide = windows.out_size
+    share = _ceil(windows.images, 2 * threads) if threads > 1 else windows.images
+    images = max(1, min(share, _ceil(ITEM_PIXELS, high * wide), STAGE_BYTES // image_bytes))
+    if images > 1 or windows.images >= 2 * threads > 2:
+        bands = _ceil(image_bytes, STAGE_BYTES)
+    else:
+        bands = max(_ceil(image_bytes, STAGE_BYTES), min(_ceil(2 * threads, windows.images), high) if threads > 1 else 1)
+    return images, _ceil(high, min(bands, high))
+
+
+def _shape_of_tiles(cols: int, lanes: int, bits: int) -> tuple[int, int]:
+    """Vectors side by side, and rows, of tiles for a product of so many columns, which may be few."""
+    vectors = min((1, 2), key=lambda n: _up(cols, n * lanes) * (1 if n == 2 else 1.2))
+    return vectors, TILE_ROWS[bits][0] * (3 if vectors == 1 else 2) // 2
+
+
+def _shape_of_row(cols: int, lanes: int) -> tuple[int, int]:
+    """The same for a single row: wide, for the right operand is to be read in long runs."""
+    return next((n for n in (8, 4, 2) if n * lanes <= cols), 1), 1
 
 
 def plan_tiles(x_shape: Shape, x_strides: Shape, out_shape: Shape, low: Shape, element: str,
@@ -249,6 +335,9 @@ def _typical(product: _Product) -> _Product:
 
 def _ways(product: _Product) -> Iterator[_Product]:
     """The product by every method that can do it, as it is and swapped."""
+    if product.form.element in GROUPED:
+        yield product
+        return
     product = _straightened(product)
     if product.form.element not in TILED:
         yield product
@@ -296,12 +385,12 @@ def _steps(product: _Product) -> float:
     return outputs + ragged + packing + row_tiles * (_up(cols, width) / width) * (depth * big * form.vectors / 2 + 20)
 
 
-def _block_tiles(product: _Product, matrices: int, threads: int) -> _Blocking:
+def _block_tiles(product: _Product, matrices: int, threads: int, grid: tuple[int, int] | None = None) -> _Blocking:
     form, size, (height, width) = product.form, product.size, product.tile
-    depth_blocks = 1 if form.left == "windows" else max(1, _ceil(product.depth, DEPTH_BLOCK))
+    depth_blocks = 1 if form.left != "rows" else max(1, _ceil(product.depth, DEPTH_BLOCK))
     depth = max(1, _ceil(product.depth, depth_blocks))
     pack_left = form.transpose_a and product.cols > 2 * width
-    grid = _grid(product, matrices, threads, height, width, ITEM_SIDE if depth_blocks > 1 or pack_left else ENDLESS)
+    grid = grid or _grid(product, matrices, threads, height, width, ITEM_SIDE if depth_blocks > 1 or pack_left else ENDLESS)
     item_rows = _ceil(_ceil(product.rows, height), grid[0]) * height
     item_cols = _ceil(_ceil(product.cols, width), grid[1]) * width
     col_step = _up(_ceil(item_cols, _ceil(item_cols * depth * size, PANEL_BYTES) or 1), width) or width

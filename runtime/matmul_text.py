@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from textwrap import indent
 from typing import TYPE_CHECKING
 
+from .lines_text import FIND_LEFT_LINES, LINE_PIECES, LINE_SETUP, LINE_WORDS, MULTIPLY_LINES, STAGE_LINES
 from .template import fill
 from .windows_text import FIND_LEFT_WINDOWS, MULTIPLY_WINDOWS, WINDOW_PIECES, WINDOW_SETUP, WINDOW_WORDS
 
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
     from .matmul import Epilogue, MatmulForm
 
 FIRST_WORD = 18  # of the batch extents and strides; the epilogue's words follow these
-SIZES = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "i16": 2, "i8": 1, "u8": 1}
+SIZES = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i64": 8, "i32": 4, "i16": 2, "i8": 1, "u8": 1, "quad": 4, "pair": 4}
 TOTALS = {"f16": "f32", "bf16": "f32"}  # what an element type is summed in, where it is not itself
+TILE_TOTALS = {"quad": "i32", "pair": "f32"}  # the same of a tile
+# Elements summed up in one go at most, of a matrix and of windows: the error of a sum grows with them.
+CHAINS = {"quad": (1 << 40, 1 << 40), "pair": (88, 48)}
+USUAL_CHAINS = 176, 96
+IMAGE_SIZES = {"quad": 1, "pair": 2}  # bytes of an element of an image, where the depth counts several as one
 DOT_ROWS, DOT_COLS = 8, 64              # lines of `right` in one go; columns between two epilogues
 
 KERNEL = '''\
@@ -58,7 +64,6 @@ from tinytorch.runtime.microkernel import copy_row, outer_tile, transpose_block
 
 multiply = outer_tile(ROWS, VECTORS, LANES, ELEMENT)
 multiply_few = outer_tile(FEW, VECTORS, LANES, ELEMENT)
-CHAIN = 176  # products summed up in one go at most: the error of a sum grows with it
 copy_left = copy_row(ROWS, ELEMENT)
 copy_right = copy_row(COLS, ELEMENT)
 transpose = transpose_block(LANES, ELEMENT)
@@ -173,7 +178,7 @@ y, y_step = right_panels + (col - step_from) // COLS * right_pitch, COLS
 # Of `winograd.py`: tiles of 4 × 4 elements, two apart.
 TILE_WORDS = ("height", "width", "out_height", "out_width", "channels", "x_n", "x_h", "x_w", "low_h", "low_w", "tall",
               "wide", "count", "products_at", "room_at")
-IMAGE_WORDS: dict[str, tuple[str, ...]] = {"rows": (), "windows": WINDOW_WORDS, "tiles": TILE_WORDS}
+IMAGE_WORDS: dict[str, tuple[str, ...]] = {"rows": (), "windows": WINDOW_WORDS, "lines": LINE_WORDS, "tiles": TILE_WORDS}
 
 DOT_PIECES = '''\
 from tinytorch.runtime.microkernel import row_dots
@@ -234,19 +239,30 @@ def tile_text(name: str, form: MatmulForm, epilogue: Epilogue) -> str:
     rows, few = form.tile_rows
     constants = (f"ROWS, FEW, COLS, VECTORS, LANES = {rows}, {few}, {form.vectors * form.lanes}, {form.vectors}, "
                  f"{form.lanes}\n")
-    setup, pieces = TILE_SETUP, TILE_PIECES
-    windows = form.left == "windows"
-    if windows:
-        setup, pieces = setup + fill(WINDOW_SETUP, words=image_words(form)), pieces + WINDOW_PIECES
+    more_setup, more_pieces, pack_left, find_left, multiply = _left_text(form)
+    constants += f"X_SIZE, CHAIN = {IMAGE_SIZES.get(form.element, SIZES[form.element])}, {_chain(form)}\n"
     body = fill(
-        TILE_BODY,
-        pack_left=PACK_LEFT_TRANSPOSED if form.transpose_a else "",
-        find_left=(FIND_LEFT_WINDOWS if windows else FIND_LEFT_TRANSPOSED if form.transpose_a else FIND_LEFT),
-        multiply=MULTIPLY_WINDOWS if windows else MULTIPLY,
+        TILE_BODY, pack_left=pack_left, find_left=find_left, multiply=multiply,
         pack_right=PACK_RIGHT_TRANSPOSED if form.transpose_b else PACK_RIGHT,
         find_right=FIND_RIGHT_TRANSPOSED if form.transpose_b else FIND_RIGHT,
         epilogue=epilogue_text(form, epilogue, "0" if form.transpose_b else "col - start"))
-    return kernel_text(name, form, epilogue, constants + pieces, setup, body)
+    setup = TILE_SETUP + (fill(more_setup, words=image_words(form)) if more_setup else "")
+    return kernel_text(name, form, epilogue, constants + TILE_PIECES + more_pieces, setup, body)
+
+
+def _left_text(form: MatmulForm) -> tuple[str, str, str, str, str]:
+    """Of a left operand: setup, pieces, how it is packed, found and multiplied."""
+    if form.left == "windows":
+        return WINDOW_SETUP, WINDOW_PIECES, "", FIND_LEFT_WINDOWS, MULTIPLY_WINDOWS
+    if form.left == "lines":
+        return LINE_SETUP, LINE_PIECES, STAGE_LINES, FIND_LEFT_LINES, MULTIPLY_LINES
+    if form.transpose_a:
+        return "", "", PACK_LEFT_TRANSPOSED, FIND_LEFT_TRANSPOSED, MULTIPLY
+    return "", "", "", FIND_LEFT, MULTIPLY
+
+
+def _chain(form: MatmulForm) -> int:
+    return CHAINS.get(form.element, USUAL_CHAINS)[form.left == "windows"]
 
 
 def image_words(form: MatmulForm) -> str:
@@ -277,8 +293,9 @@ def kernel_text(name: str, form: MatmulForm, epilogue: Epilogue, pieces: str, se
     if form.left != "rows":
         left_lies = f"{form.left} of images"
     right_lies = "(cols, depth)" if form.transpose_b else "(depth, cols)"
+    number = TILE_TOTALS.get(form.element, form.element)
     constants = (f'ELEMENT, SIZE = "{form.element}", {SIZES[form.element]}\n'
-                 f"load, store = load_{form.element}, store_{form.element}\n")
+                 f"load, store = load_{number}, store_{number}\n")
     text = fill(
         KERNEL,
         about=f"Left is {left}, as {left_lies}; right is {right}, as {right_lies}. Elements are {form.element}.",
@@ -316,7 +333,9 @@ def epilogue_text(form: MatmulForm, epilogue: Epilogue, first: str) -> str:
         outer, element = ["j = row + r"], ["i = start + c", *epilogue.row, take, *epilogue.body]
     else:
         place = ["i = row + r"]
-        if form.left != "rows":
+        if form.left == "lines":
+            place = ["i = first_pixel + r"]
+        elif form.left != "rows":
             place = ["i = origin + load_i64(places, r, 59)", "if i < origin:", "    continue"]
         outer, element = [*place, *epilogue.row], ["j = start + c", take, *epilogue.body]
     inner = ["for c in range(width):", *_deeper(element)]

@@ -12,6 +12,10 @@ operands are the same code. `table_tile` does the same for rows that lie anywher
 of steps (Dukhan, "The indirect convolution algorithm", 2019). The other pieces: `row_dots` (sums along the depth, for
 matrix times vector), `transpose_block` and `copy_row` (packing).
 
+An element may be several small numbers that follow each other along the depth: a "quad" of four bytes, u8 in A and i8
+in B, summed in i32, or a "pair" of two bf16, summed in f32. One instruction then stands for four (two) multiply-adds a
+lane, and nothing else changes: quads are four bytes, as their sums are.
+
 With `NUMBA_DISABLE_JIT=1` each piece is a plain NumPy function on the same addresses.
 """
 
@@ -26,10 +30,13 @@ from llvmlite import ir
 from numba import types
 
 from .build import has
-from .convert import F32, F64, I8, I32, I64, NUMPY, call_function
+from .convert import F32, F64, I8, I16, I32, I64, NUMPY, call_function
 from .lowlevel import helper
 
-SCALARS = {"f32": F32, "f64": F64}
+SCALARS = {"f32": F32, "f64": F64, "quad": I32, "pair": I32}
+TOTALS = {"quad": ("i32", I32), "pair": ("f32", F32)}  # what an element is summed in, where it is not itself
+ALIGNMENT = {"quad": 1, "pair": 2}
+WORD = {"quad": "i32", "pair": "i32"}  # an element as NumPy sees it, where it has no name for it
 Piece = Callable[..., None]
 
 
@@ -43,8 +50,8 @@ def outer_tile(rows: int, vectors: int, lanes: int, element: str) -> Piece:
               add: int) -> None:
         columns = vectors * lanes
         operand = _view(element, a, (valid, depth), (a_row, a_step))[_repeat_last(rows, valid)]
-        out = _view(element, tile, (rows, columns), (columns, 1))
-        out[...] = operand @ _view(element, b, (depth, columns), (b_step, 1)) + (out if add else 0)
+        out = _view(_total(element), tile, (rows, columns), (columns, 1))
+        out[...] = _products(element, operand, _view(element, b, (depth, columns), (b_step, 1))) + (out if add else 0)
 
     @helper(plain)
     def multiply(a: Any, a_row: Any, a_step: Any, valid: Any, b: Any, b_step: Any, depth: Any, tile: Any,
@@ -62,19 +69,42 @@ def table_tile(rows: int, vectors: int, lanes: int, element: str) -> Piece:
     def plain(table: int, offsets: int, runs: int, a_step: int, b: int, b_step: int, depth: int, tile: int,
               add: int) -> None:
         columns = vectors * lanes
-        out = _view(element, tile, (rows, columns), (columns, 1))
+        out = _view(_total(element), tile, (rows, columns), (columns, 1))
         total = out.copy() if add else np.zeros_like(out)
         for run in range(runs):
             places = (ctypes.c_int64 * rows).from_address(table + run * rows * 8)
             offset = ctypes.c_int64.from_address(offsets + run * 8).value
             operand = np.stack([_view(element, place, (depth,), (a_step,)) for place in places])
-            total += operand @ _view(element, b + offset, (depth, columns), (b_step, 1))
+            total += _products(element, operand, _view(element, b + offset, (depth, columns), (b_step, 1)))
         out[...] = total
 
     @helper(plain)
     def multiply(table: Any, offsets: Any, runs: Any, a_step: Any, b: Any, b_step: Any, depth: Any, tile: Any,
                  add: Any) -> Any:
         return _moves(9, lambda v, *values: _emit_table_tile(v, rows, vectors, *values), element, lanes)
+    return multiply
+
+
+def line_tile(rows: int, vectors: int, lanes: int, element: str) -> Piece:
+    """tile[r, c] = sum over lines u < count and k < depth of A[u, r, k] * B[u, k, c].
+
+    `table` holds the place of each A[0, r, 0] in bytes from `base`; the next line lies `pitch` bytes further on, A[u, r]
+    side by side, B[u, k, c] at `(u * depth + k) * b_step + c`. Only the first `valid` rows are read.
+    """
+    def plain(table: int, base: int, valid: int, count: int, pitch: int, b: int, b_step: int, depth: int,
+              tile: int) -> None:
+        columns = vectors * lanes
+        out = _view(_total(element), tile, (rows, columns), (columns, 1))
+        places = (ctypes.c_int64 * valid).from_address(table)
+        operand = np.stack([np.concatenate([_view(element, base + place + u * pitch, (depth,), (1,))
+                                            for u in range(count)]) for place in places])
+        right = _view(element, b, (count * depth, columns), (b_step, 1))
+        out[...] = _products(element, operand, right)[_repeat_last(rows, valid)]
+
+    @helper(plain)
+    def multiply(table: Any, base: Any, valid: Any, count: Any, pitch: Any, b: Any, b_step: Any, depth: Any,
+                 tile: Any) -> Any:
+        return _moves(9, lambda v, *values: _emit_line_tile(v, rows, vectors, *values), element, lanes)
     return multiply
 
 
@@ -123,11 +153,14 @@ class _Vectors:
     """Loads, stores and arithmetic of one vector type, for an LLVM builder."""
 
     def __init__(self, builder: Any, element: str, lanes: int) -> None:
-        self.builder, self.lanes, self.size = builder, lanes, NUMPY[element].itemsize
+        self.builder, self.lanes, self.element = builder, lanes, element
         self.scalar = SCALARS[element]
+        self.align = ALIGNMENT.get(element) or NUMPY[element].itemsize
         self.vector = ir.VectorType(self.scalar, lanes)
-        self.suffix = f"v{lanes}{element}"
-        self.zero = ir.Constant(self.vector, None)
+        total, self.total_scalar = TOTALS.get(element, (element, self.scalar))
+        self.total = ir.VectorType(self.total_scalar, lanes)
+        self.suffix = f"v{lanes}{total}"
+        self.zero = ir.Constant(self.total, None)
 
     def pointer(self, address: Any) -> Any:
         return self.builder.inttoptr(address, ir.PointerType())
@@ -138,14 +171,19 @@ class _Vectors:
         return self.builder.gep(pointer, [count], source_etype=self.scalar)
 
     def load(self, pointer: Any) -> Any:
-        return self.builder.load(pointer, align=self.size, typ=self.vector)
+        return self.builder.load(pointer, align=self.align, typ=self.vector)
 
     def store(self, value: Any, pointer: Any) -> None:
-        self.builder.store(value, pointer, align=self.size)
+        self.builder.store(value, pointer, align=self.align)
+
+    def add_to(self, value: Any, pointer: Any) -> None:
+        """Add sums to those at `pointer`."""
+        add = self.builder.add if self.total_scalar == I32 else self.builder.fadd
+        self.store(add(value, self.builder.load(pointer, align=self.align, typ=self.total)), pointer)
 
     def broadcast(self, pointer: Any) -> Any:
         undefined = ir.Constant(self.vector, ir.Undefined)
-        one = self.builder.load(pointer, align=self.size, typ=self.scalar)
+        one = self.builder.load(pointer, align=self.align, typ=self.scalar)
         first = self.builder.insert_element(undefined, one, ir.Constant(I32, 0))
         return self.shuffle(first, undefined, [0] * self.lanes)
 
@@ -155,9 +193,40 @@ class _Vectors:
 
     def multiply_add(self, x: Any, y: Any, z: Any) -> Any:
         """x * y + z, fused only where the machine has it: elsewhere `llvm.fma` is a call into libm for each lane."""
+        if self.element == "quad":
+            return self._add_quads(x, y, z)
+        if self.element == "pair":
+            return self._add_pairs(x, y, z)
         if not (has("fma") or has("neon")):
             return self.builder.fadd(self.builder.fmul(x, y), z)
-        return call_function(self.builder, f"llvm.fma.{self.suffix}", self.vector, [x, y, z])
+        return call_function(self.builder, f"llvm.fma.{self.suffix}", self.total, [x, y, z])
+
+    def _add_quads(self, x: Any, y: Any, z: Any) -> Any:
+        """z plus four products of u8 and i8, exactly: without the instruction, as 16-bit numbers, the even bytes and
+        the odd ones, whose products LLVM adds in pairs (`vpmaddwd`); `vpmaddubsw` would saturate."""
+        b, bits = self.builder, 32 * self.lanes
+        if has("avx512vnni") and (bits == 512 or has("avx512vl")) or has("avxvnni") and bits < 512:
+            return call_function(b, f"llvm.x86.avx512.vpdpbusd.{bits}", self.total, [z, x, y])
+        halves = ir.VectorType(I16, 2 * self.lanes)
+        x, y = b.bitcast(x, halves), b.bitcast(y, halves)
+        eight, low = (ir.Constant(halves, [n] * 2 * self.lanes) for n in (8, 255))
+        for u, s in ((b.and_(x, low), b.ashr(b.shl(y, eight), eight)), (b.lshr(x, eight), b.ashr(y, eight))):
+            wide = ir.VectorType(I32, 2 * self.lanes)
+            products = b.mul(b.sext(u, wide), b.sext(s, wide))
+            even, odd = (self.shuffle(products, products, list(range(n, 2 * self.lanes, 2))) for n in (0, 1))
+            z = b.add(z, b.add(even, odd))
+        return z
+
+    def _add_pairs(self, x: Any, y: Any, z: Any) -> Any:
+        """z plus two products of bf16; each sum is rounded."""
+        b, bits = self.builder, 32 * self.lanes
+        if has("avx512bf16") and (bits == 512 or has("avx512vl")):
+            return call_function(b, f"llvm.x86.avx512bf16.dpbf16ps.{bits}", self.total, [z, x, y])
+        sixteen, high = (ir.Constant(self.vector, [n] * self.lanes) for n in (16, 0xFFFF0000))
+        floats = _Vectors(b, "f32", self.lanes)
+        for part in (lambda v: b.and_(v, high), lambda v: b.shl(v, sixteen)):  # the odd one first, as the processor
+            z = floats.multiply_add(b.bitcast(part(x), self.total), b.bitcast(part(y), self.total), z)
+        return z
 
     def sum(self, x: Any) -> Any:
         start = ir.Constant(self.scalar, 0.0)
@@ -196,6 +265,21 @@ def _emit_table_tile(v: _Vectors, rows: int, vectors: int, table: Any, offsets: 
     _store_sums(v, _repeat(builder, runs, [v.zero] * (rows * vectors), run), tile, add)
 
 
+def _emit_line_tile(v: _Vectors, rows: int, vectors: int, table: Any, base: Any, valid: Any, count: Any, pitch: Any,
+                    b: Any, b_step: Any, depth: Any, tile: Any) -> None:
+    builder, entries = v.builder, _Vectors(v.builder, "f64", 1)  # a place is eight bytes
+    places = [builder.load(entry, align=8, typ=I64) for entry in entries.rows(v.pointer(table), _int(1), valid, rows)]
+    pointers = [builder.gep(v.pointer(base), [place], source_etype=I8) for place in places]
+
+    def line(index: Any, values: list[Any]) -> list[Any]:
+        here = [builder.gep(pointer, [builder.mul(index, pitch)], source_etype=I8) for pointer in pointers]
+        return [v.at(values[0], builder.mul(depth, b_step)), *_accumulate(v, here, _int(1), values[0], b_step, depth,
+                                                                          values[1:])]
+
+    _, *sums = _repeat(builder, count, [v.pointer(b), *[v.zero] * (rows * vectors)], line)
+    _store_sums(v, sums, tile, _int(0))
+
+
 def _accumulate(v: _Vectors, a_rows: list[Any], a_step: Any, b: Any, b_step: Any, depth: Any,
                 sums: list[Any]) -> list[Any]:
     """`sums`, a row of vectors after the other, plus the outer products of `depth` steps."""
@@ -219,7 +303,7 @@ def _store_sums(v: _Vectors, sums: list[Any], tile: Any, add: Any) -> None:
     with builder.if_else(builder.icmp_signed("!=", add, _int(0))) as (more, first):
         with more:
             for total, place in zip(sums, out, strict=True):
-                v.store(builder.fadd(total, v.load(place)), place)
+                v.add_to(total, place)
         with first:
             for total, place in zip(sums, out, strict=True):
                 v.store(total, place)
@@ -278,6 +362,26 @@ def _moves(arity: int, emit: Callable[..., None], element: str, lanes: int) -> A
     return types.void(*[types.int64] * arity), generate
 
 
+def _total(element: str) -> str:
+    return TOTALS[element][0] if element in TOTALS else element
+
+
+def _products(element: str, x: Any, y: Any) -> Any:
+    """x @ y in NumPy, of elements that may be several numbers."""
+    if element not in TOTALS:
+        return x @ y
+    rows, columns = len(x), y.shape[1]
+    if element == "quad":
+        left, right = np.ascontiguousarray(x).view("u1"), np.ascontiguousarray(y).view("i1")
+        wide = np.dtype(np.int64)
+    else:
+        left, right = ((np.ascontiguousarray(v).view("u2").astype("u4") << 16).view("f4") for v in (x, y))
+        wide = np.dtype(np.float32)
+    depth = left.size // max(rows, 1)
+    natural = right.reshape(len(y), columns, -1).swapaxes(1, 2).reshape(depth, columns)
+    return (left.reshape(rows, depth).astype(wide) @ natural.astype(wide)).astype(NUMPY[_total(element)])
+
+
 def _int(value: int) -> Any:
     return ir.Constant(I64, value)
 
@@ -288,7 +392,7 @@ def _repeat_last(count: int, valid: int) -> Any:
 
 def _view(element: str, address: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
     """The elements at `address` as a NumPy array; strides in elements."""
-    dtype = NUMPY[element]
+    dtype = NUMPY[WORD.get(element, element)]
     extent = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if min(shape) else 0
     memory: Any = (ctypes.c_char * (extent * dtype.itemsize)).from_address(address)
     return np.ndarray(shape, dtype, memory, strides=[stride * dtype.itemsize for stride in strides])

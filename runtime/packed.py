@@ -1,6 +1,6 @@
 """Emit `packed_linear`: a product with a weight of 8 or 4 bits, and the pointwise ops after it, in one launch.
 
-    launch = emit_packed(node, strides, aliases, threads)       # a `packed_linear`, or a fused node that begins with one
+    launch = emit_packed(node, strides, aliases, threads)     # a `packed_linear`, or a fused node that begins with one
 
 A work item is a block of 32 outputs and some rows of x; the weight is read in the order in which it lies. For one row,
 as in decoding, that reading is all there is to wait for. For many, the elements that are taken out of a word serve 8
@@ -21,7 +21,7 @@ from .launch import SCRATCH, ArgumentTable, Launch, Ref, ScratchStride, chunks_f
 from .packed_text import KERNEL
 from .template import fill
 
-TILES = {512: (2, 4, 8), 256: (2, 2, 4), 128: (2, 2, 4)}  # vector bits: vectors side by side, rows of tiles
+TILES = {512: (2, 8), 256: (2, 4), 128: (2, 4)}  # vector bits: vectors side by side, rows of a tile
 CHAIN = 176       # products summed up in one go at most: the error of a sum grows with it
 ITEM_ROWS = 64
 CONVERTED = 2     # a word's element taken out, in multiply-adds
@@ -49,7 +49,7 @@ def emit_packed(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping
                "s_step": 0 if attrs["group"] >= depth else BLOCK * 2, "row_blocks": -(-rows // ITEM_ROWS)}
     for name, number in numbers.items():
         table.integer(name, number)
-    scratch = TILES[vector_bits()][2] * BLOCK * 4
+    scratch = TILES[vector_bits()][1] * BLOCK * 4
     table.integer("tile_bytes", ScratchStride(scratch))
     table.add("tile", SCRATCH, "pointer(args, {}) + slot * tile_bytes")
     epilogue = EpilogueWriter(len(out.shape) - 2, 1, table).write(body, product, strides, aliases)
@@ -64,8 +64,8 @@ def emit_packed(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping
 
 def _text(bits: int, offset: bool) -> str:
     """The kernel but for its words and its epilogue."""
-    vectors, few, rows = TILES[vector_bits()]
+    vectors, rows = TILES[vector_bits()]
     lanes = vector_bits() // 32
     return fill(KERNEL, bits=bits, width=WORD // bits, more=" and an offset" if offset else "", vectors=vectors,
-                lanes=lanes, cols=vectors * lanes, few=few, rows=rows, offset=offset,
+                lanes=lanes, cols=vectors * lanes, few=rows // 2, rows=rows, offset=offset,
                 shift="offset + block * s_block" if offset else "scale")

@@ -14,8 +14,7 @@ from tinytorch.runtime.vecmath import *
 
 BLOCK, WIDTH, COLS, ROWS, FEW = 32, <width>, <cols>, <rows>, <few>
 one_row = packed_tile(1, <vectors>, <lanes>, <bits>, <offset>)
-few_rows = packed_tile(<few>, <vectors>, <lanes>, <bits>, <offset>)
-more_rows = packed_tile(<rows>, <vectors>, <lanes>, <bits>, <offset>)
+some_rows = packed_tile(<rows>, <vectors>, <lanes>, <bits>, <offset>)
 
 
 def NAME(args, lo, hi, slot):
@@ -31,15 +30,13 @@ def NAME(args, lo, hi, slot):
             for col in range(0, BLOCK, COLS):
                 y, s, m, to = q + block * q_block + col * 4, scale + block * s_block, <shift>, tile + col * 4
                 s, m = s + col * 2, m + col * 2
-                if valid == 1:
-                    one_row(here, x_row, 1, y, depth, chunk, s, m, s_step, to, 0)
+                if valid <= FEW:  # the second finds the weights in the cache
+                    for r in range(valid):
+                        one_row(here + r * x_row * 4, x_row, 1, y, depth, chunk, s, m, s_step, to + r * BLOCK * 4, 0)
                     continue
                 for w in range(0, depth, run):
                     there, yw, at = here + w * WIDTH * 4, y + w * BLOCK * 4, w // chunk * s_step
-                    if valid <= FEW:
-                        few_rows(there, x_row, valid, yw, min(run, depth - w), chunk, s + at, m + at, s_step, to, w)
-                    else:
-                        more_rows(there, x_row, valid, yw, min(run, depth - w), chunk, s + at, m + at, s_step, to, w)
+                    some_rows(there, x_row, valid, yw, min(run, depth - w), chunk, s + at, m + at, s_step, to, w)
             for r in range(valid):
                 i = row + r
                 <row>

@@ -6,8 +6,8 @@
 A vector of words (`ir/ops/packed.py` says how they lie) holds, in each 32-bit lane, the next 8 or 4 elements of one
 output. They are taken out one by one, turned to floats, and multiplied with an element of x that is broadcast. Four
 bits need two instructions: a shift, and a look into a table of 16 floats that takes the index from the lowest bits of a
-lane. One row adds up products of whole numbers, and multiplies a chunk's sum by its scale; for several rows the elements
-are scaled as they are taken out, once for all rows.
+lane. One row adds up products of whole numbers, and multiplies a chunk's sum by its scale; for several rows the
+elements are scaled as they are taken out, once for all rows.
 
 With `NUMBA_DISABLE_JIT=1` it is a plain NumPy function on the same addresses.
 """
@@ -75,7 +75,7 @@ class _Words(_Vectors):
     def load_words(self, pointer: Any) -> Any:
         return self.builder.load(pointer, align=4, typ=self.words)
 
-    def element(self, words: Any, number: int) -> Any:
+    def take_out(self, words: Any, number: int) -> Any:
         """Element `number` of each word, as a float."""
         if self.by_table:
             index = self.builder.lshr(words, self.all(self.bits * number)) if number else words
@@ -124,7 +124,7 @@ def _emit(v: _Words, rows: int, vectors: int, offset: bool, x: Any, x_row: Any, 
             place = b.mul(b.add(first, number), _int(width))
             sums = list(sums)
             for n in range(width):
-                taken = [v.element(word, n) for word in now]
+                taken = [v.take_out(word, n) for word in now]
                 if rows > 1:
                     taken = [v.multiply_add(w, s, m) for w, s, m in zip(taken, scales, shifts, strict=True)] if offset \
                         else [b.fmul(w, s) for w, s in zip(taken, scales, strict=True)]

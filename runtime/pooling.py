@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from itertools import product
 from textwrap import indent
 
+import numpy as np
+
 from tinytorch.ir import Node, ops
 from tinytorch.ir.types import Shape
 
@@ -129,6 +131,8 @@ def emit_pool(node: Node, strides: Strides, threads: int) -> list[Launch]:
     """The greatest or the sum of each window; the channels of the operand are packed."""
     nothing, fold = FOLDS[node.op]
     x, out = node.inputs[0].type, node.output.type
+    if node.op is ops.pool_max and not x.dtype.is_float:
+        nothing = str(np.iinfo(x.dtype.np).min)
     table = _arguments(node, strides, "x", x.shape, out.shape)
     one = fold.format("load_{T}(out, target + c, 2)", "v")
     source = _source(node, table, POOL, WHOLE=_whole(node.attrs["size"], fold), fold=one, nothing=nothing)

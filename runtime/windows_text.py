@@ -1,12 +1,13 @@
 """The text of the left operand of a convolution: windows of images, found by a table of addresses (`matmul_text.py`).
 
 A tile of the product has a row for each of some pixels; a run of its depth is one place of the kernel (a tap) with all
-channels of x. So row r of run u begins where the window of pixel r has its tap u, or at zeros where that is outside.
+channels of x. So row r of run u begins where the window of pixel r has its tap u, or at zeros where that is outside
+(at zero points in an image of bytes: `outside`).
 """
 
 WINDOW_WORDS = ("height", "width", "out_height", "out_width", "kernel_h", "kernel_w", "channels", "x_n", "x_h", "x_w",
                 "x_c", "stride_h", "stride_w", "low_h", "low_w", "gap_h", "gap_w", "spread_h", "spread_w", "images",
-                "batches", "table_at")
+                "batches", "table_at", "outside")
 
 WINDOW_PIECES = '''\
 from tinytorch.runtime.microkernel import table_tile
@@ -24,10 +25,10 @@ corners, starts, places = lines + 32 * ROWS, lines + 40 * ROWS, lines + 48 * ROW
 relative, table = lines + 56 * ROWS, lines + (56 + 8 * taps) * ROWS
 offsets = table + 8 * taps * ROWS
 zeros = offsets + 8 * taps
-zero_fill(zeros, ((channels - 1) * x_c + 1) * SIZE)
+fill_bytes(zeros, ((channels - 1) * x_c + 1) * SIZE, outside)
 phases_h, phases_w = (out_height + spread_h - 1) // spread_h, (out_width + spread_w - 1) // spread_w
 hop_h, odd_h, hop_w, odd_w = gap_h // spread_h, gap_h % spread_h, gap_w // spread_w, gap_w % spread_w
-known, runs, runs_a_go = -1, 0, max(1, 96 // channels)  # the error of a sum grows with its length
+known, runs, runs_a_go = -1, 0, max(1, CHAIN // channels)
 '''
 
 # Tiles run through the batches of images for one place after the other, so that the table is made once a place.
@@ -55,7 +56,7 @@ if spot != known:
         store_i64(rests_h, r, rest_h, 59)
         store_i64(columns, r, x, 59)
         store_i64(rests_w, r, rest_w, 59)
-        store_i64(corners, r, (image * x_n + y * x_h + x * x_w) * SIZE, 59)
+        store_i64(corners, r, (image * x_n + y * x_h + x * x_w) * X_SIZE, 59)
         store_i64(places, r, select(inside, (image * out_height + pixel_h) * out_width + pixel_w, -1), 59)
         ow += 1
         if ow == phases_w:
@@ -72,7 +73,7 @@ if spot != known:
             rest, y = load_i64(rests_h, r, 59) + more_h, load_i64(lines, r, 59) + hops_h
             on = rest == spread_h
             y += i64(on)
-            address = load_i64(corners, r, 59) + hops_h * x_h * SIZE + select(on, x_h * SIZE, 0)
+            address = load_i64(corners, r, 59) + hops_h * x_h * X_SIZE + select(on, x_h * X_SIZE, 0)
             store_i64(starts, r, select(((rest == 0) | on) & (y >= 0) & (y < height), address, OUTSIDE), 59)
         hops_w, more_w = 0, 0
         for q in range(kernel_w):
@@ -83,7 +84,7 @@ if spot != known:
                 x += i64(on)
                 start = load_i64(starts, r, 59)
                 inside = (start != OUTSIDE) & ((rest == 0) | on) & (x >= 0) & (x < width)
-                address = start + hops_w * x_w * SIZE + select(on, x_w * SIZE, 0)
+                address = start + hops_w * x_w * X_SIZE + select(on, x_w * X_SIZE, 0)
                 store_i64(run, r, select(inside, address, OUTSIDE), 58)
             store_i64(offsets, runs, (p * kernel_w + q) * channels * (COLS if pack_right else right_ld) * SIZE, 57)
             needed = spread_h * spread_w == 1
@@ -96,7 +97,7 @@ if spot != known:
         hops_h, more_h = hops_h + hop_h, more_h + odd_h
         if more_h >= spread_h:
             hops_h, more_h = hops_h + 1, more_h - spread_h
-base, origin = left + batch * images * x_n * SIZE, batch * images * out_height * out_width
+base, origin = left + batch * images * x_n * X_SIZE, batch * images * out_height * out_width
 for entry in range(runs * ROWS):
     address = load_i64(relative, entry, 58)
     store_i64(table, entry, select(address == OUTSIDE, zeros, base + address), 57)

@@ -23,6 +23,8 @@ import numpy as np
 from tinytorch.ir import Builder, TensorType, ops
 from tinytorch.ir.errors import DTypeError, OpError, ShapeError
 from tinytorch.ir.graph import Graph
+from tinytorch.ir.ops.packed import pack, pack_groups
+from tinytorch.ir.ops.sparse import pack_sparse
 
 try:
     import torch
@@ -624,6 +626,61 @@ def products_of_windows() -> list[Sample]:
     ]
 
 
+PACKED = {"bits": 4, "group": 8, "outputs": 2}
+
+
+def packed(bits: int, outputs: int, depth_: int, group: int, x: Array, offset: bool = False, smooth: bool = True,
+           **attrs: Any) -> Sample:
+    """A call with such a weight."""
+    half, groups = 1 << (bits - 1), -(-depth_ // group)
+    values = whole(outputs, depth_, dtype=i8, low=-half, high=half)
+    numbers = [some(outputs, groups, low=-0.5, high=0.5, seed=n) for n in range(1 + offset)]
+    return Sample((x, pack(values, bits), *map(pack_groups, numbers)),
+                  {"bits": bits, "group": group, "outputs": outputs, **attrs}, smooth)
+
+
+def unpacked_loop(q: Array, scale: Array, *offset: Array, bits: int, group: int, outputs: int, depth: int) -> Array:
+    """The weight, element by element, out of the bits of its words."""
+    words = np.ascontiguousarray(q).view(np.uint32)[..., 0]
+    weight = np.zeros((outputs, depth))
+    for n, k in product(range(outputs), range(depth)):
+        block, lane, g = n // 32, n % 32, k // group
+        element = int(words[block, k * bits // 32, lane]) >> k * bits % 32 & (1 << bits) - 1
+        element -= (element >> bits - 1) << bits
+        weight[n, k] = element * float(scale[block, g, lane]) + sum(float(o[block, g, lane]) for o in offset)
+    return weight
+
+
+def packed_linear_loop(x: Array, *weight: Array, **attrs: Any) -> Array:
+    """x Wᵀ in float64."""
+    with np.errstate(all="ignore"):
+        return (x.astype(f64) @ unpacked_loop(*weight, **attrs, depth=x.shape[-1]).T).astype(x.dtype)
+
+
+def packed_rows_loop(indices: Array, *weight: Array, **attrs: Any) -> Array:
+    """Rows of the weight."""
+    return unpacked_loop(*weight, **attrs)[indices].astype(f32)
+
+
+def sparse(outputs: int, depth: int, run: int, x: Array, *, skipped: float = 0.5, smooth: bool = True) -> Sample:
+    """A call with a weight of which runs are missing, differently in each panel of 32 outputs."""
+    weight = some(outputs, depth)
+    for panel in range(0, outputs, 32):
+        weight[panel:panel + 32] *= (np.random.default_rng(panel).random(depth // run) >= skipped).repeat(run)
+    blocks, places, starts = pack_sparse(weight, run)
+    return Sample((x, blocks.astype(x.dtype), places, starts), {"outputs": outputs}, smooth)
+
+
+def sparse_linear_loop(x: Array, blocks: Array, places: Array, starts: Array, *, outputs: int) -> Array:
+    """x Wᵀ, output by output, in float64."""
+    out, run = np.zeros((*x.shape[:-1], outputs)), np.arange(blocks.shape[1])
+    with np.errstate(all="ignore"):
+        for j in range(outputs):
+            for u in range(starts[j // 32], starts[j // 32 + 1]):
+                out[..., j] += x[..., places[u] + run].astype(f64) @ blocks[u, :, j % 32].astype(f64)
+    return out.astype(x.dtype)
+
+
 def filtered_tiles() -> list[Sample]:
     """Calls of filter_tiles: even and odd extents, padded unevenly; whole vectors of channels, for the kernel."""
 
@@ -1129,6 +1186,7 @@ NO_AXIS = [
 ]
 TWICE = [*NO_AXIS, Bad((some(2, 3),), ShapeError, "name an axis twice", {"axis": (0, -2)})]
 ADDS_ONLY = "adds and subtracts where its expansion multiplies by 0, 1 and -1"
+PRODUCTS_ONLY = "taking the elements of the weight out of words is not counted"
 MOVES = "moves or converts elements, computes nothing"
 LIBRARY = "counts as one by definition, whatever the library does inside"
 BOOLS = [Sample((flags(2, 3),)), Sample((np.array(True),))]
@@ -1856,6 +1914,55 @@ ENTRIES: dict[str, Entry] = {
                 {"window": 0}),
         ],
     ),
+    "packed_linear": Entry(
+        [
+            packed(4, 33, 8, 8, some(2, 8)),
+            packed(8, 3, 8, 4, some(1, 2, 8), offset=True),
+            packed(4, 2, 10, 8, some(3, 10), offset=True),
+            packed(8, 2, 6, 8, some(6, dtype=f64)),
+            packed(8, 2, 8, 8, turned(some(3, 8))),
+            packed(8, 2, 4, 4, special()[:8].reshape(2, 4), smooth=False),
+        ],
+        meaning=packed_linear_loop,
+        grad=(0,),
+        counted=PRODUCTS_ONLY,
+        bad=[
+            Bad(packed(4, 2, 8, 8, some(2, 9)).args, ShapeError, "make it with `pack`", PACKED),
+            Bad(packed(4, 2, 8, 8, whole(2, 8)).args, DTypeError, "of a floating type", PACKED),
+            Bad(packed(4, 2, 8, 8, some(2, 8)).args, OpError, "4 or 8 bits", PACKED | {"bits": 5}),
+            Bad(packed(4, 2, 8, 8, some(2, 8)).args, OpError, "groups of whole words", PACKED | {"group": 12}),
+            Bad(packed(4, 2, 8, 8, some(2, 8)).args, ShapeError, r"a weight \(40, 8\)", PACKED | {"outputs": 40}),
+        ],
+    ),
+    "sparse_linear": Entry(
+        [
+            sparse(33, 8, 4, some(2, 8)),
+            sparse(2, 6, 1, some(1, 2, 6)),
+            sparse(2, 6, 2, turned(some(3, 6)), skipped=0.2),
+            sparse(2, 4, 2, some(4, dtype=f64)),
+            sparse(33, 4, 4, some(2, 4)),  # nothing is left of the second panel
+        ],
+        meaning=sparse_linear_loop,
+        grad=(0, 1),
+        counted=PRODUCTS_ONLY,
+        bad=[
+            Bad(sparse(2, 8, 4, whole(2, 8)).args, DTypeError, "of a floating type", {"outputs": 2}),
+            Bad(sparse(2, 8, 4, some(2, 8)).args, ShapeError, "make them with `pack_sparse`", {"outputs": 40}),
+        ],
+    ),
+    "packed_rows": Entry(
+        [
+            packed(4, 33, 16, 8, np.array([[0, 32], [-1, 5]]), offset=True, depth=16),
+            packed(8, 40, 5, 4, np.array([39, 0, 33], i32), depth=5),
+            packed(8, 2, 4, 4, np.array(1), depth=4),
+        ],
+        meaning=packed_rows_loop,
+        grad=(),
+        bad=[
+            Bad(packed(4, 2, 8, 8, some(2)).args, DTypeError, "expected integers", PACKED | {"depth": 8}),
+            Bad(packed(4, 2, 8, 8, whole(2)).args, ShapeError, "make it with `pack`", PACKED | {"depth": 9}),
+        ],
+    ),
     "attention_weights": Entry(
         attentions_without_values(),
         torch=torch_attention_weights,
@@ -1881,7 +1988,8 @@ ENTRIES: dict[str, Entry] = {
         ],
     ),
     "pool_max": Entry(
-        last_pools(),
+        [*last_pools(), *(Sample((whole(1, 5, 4, 3, dtype=d, low=-99, high=99),), {"size": 3, "low": 2, "high": 1})
+                        for d in (u8, i8))],
         torch="it pools channels first",
         meaning=pooled_loop(np.max, -np.inf),
         bad=[

@@ -702,7 +702,7 @@ def count_node(node: Node, operands: list[Array]) -> tuple[int, int]:
 def test_counting_run_finds_the_predicted_flops(name: str) -> None:
     uncounted = ENTRIES[name].counted
     for sample in SAMPLES[name]:
-        if uncounted == table.ADDS_ONLY:
+        if uncounted in (table.ADDS_ONLY, table.PRODUCTS_ONLY):
             assert 0 < sum(node_cost(n).flops for n in trace(registry[name], sample).nodes) < sum(
                 node_cost(n).flops for n in opened(trace(registry[name], sample)).nodes), sample
             continue

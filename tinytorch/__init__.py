@@ -21,7 +21,10 @@ from .creation import (arange, eye, from_numpy, full, full_like, linspace, ones,
                        randperm, tril, triu, zeros, zeros_like)
 from .functional import (abs, argmax, cat, clip, concat, cos, exp, log, maximum, mean, minimum, sigmoid, sin, softmax,
                          sqrt, stack, sum, tanh, where)
+from .generate import generate, stream
+from .memory import memory_curve
 from .profile import profile
+from .prune import prune
 from .random import manual_seed
 from .store import load, save
 from .tensor import Parameter, Tensor, as_tensor, matmul, tensor
@@ -34,11 +37,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Graph", "Parameter", "Tensor", "abs", "arange", "argmax", "as_tensor", "bench", "bf16", "bool_", "cat", "clip",
     "compile", "concat", "cos", "data", "enable_grad", "errors", "exp", "eye", "f16", "f32", "f64", "from_numpy",
-    "full", "full_like", "grad", "hvp", "i8", "i16", "i32", "i64", "is_grad_enabled", "jvp", "linspace", "load", "log",
-    "manual_seed", "matmul", "maximum", "mean", "minimum", "nn", "no_grad", "ones", "ones_like", "optim", "profile",
-    "quant", "quantize", "rand", "randint", "randn", "randperm", "save", "sigmoid", "sin", "softmax", "sqrt", "stack",
-    "sum", "tanh", "tensor", "text", "trace", "train", "tril", "triu", "u8", "value_and_grad", "vmap", "where", "zeros",
-    "zeros_like",
+    "full", "full_like", "generate", "grad", "hvp", "i8", "i16", "i32", "i64", "is_grad_enabled", "jvp", "linspace",
+    "load", "log", "manual_seed", "matmul", "maximum", "mean", "memory_curve", "minimum", "nn", "no_grad", "ones",
+    "ones_like", "optim", "profile", "prune", "quant", "quantize", "rand", "randint", "randn", "randperm", "save",
+    "sigmoid", "sin", "softmax", "sqrt", "stack", "stream", "sum", "tanh", "tensor", "text", "trace", "train", "tril",
+    "triu", "u8", "value_and_grad", "vmap", "where", "zeros", "zeros_like",
 ]
 
 __version__ = "0.1.0.dev0"

@@ -187,7 +187,7 @@ def explain(compiled: Compiled, repeats: int = 20) -> Explanation:
     if repeats < 1:
         raise ValueError(f"explain(repeats={repeats}): expected at least 1 call to measure")
     program, entry = compiled.program, compiled._entry()
-    times, call = _measure(program, _copies(entry), repeats)
+    times, call = _measure(program, copies_of(entry), repeats)
     machine = _machine()
     of_node: dict[Node | None, float] = {}
     for step, seconds in zip(program.steps, times, strict=True):
@@ -207,7 +207,7 @@ def explain(compiled: Compiled, repeats: int = 20) -> Explanation:
                        entry.preparation.summary() if entry.preparation is not None else "")
 
 
-def _copies(entry: Entry) -> list[np.ndarray]:
+def copies_of(entry: Entry) -> list[np.ndarray]:
     """Arrays to run the program on: copies of what it is bound to, and made-up numbers for what callers give."""
     graph, random = entry.program.graph, np.random.default_rng(0)
     count = len(entry.args)

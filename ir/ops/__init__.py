@@ -16,6 +16,7 @@ from .convolve import *
 from .fused import *
 from .index import *
 from .integer import *
+from .interleave import *
 from .packed import *
 from .pointwise import *
 from .pool import *
@@ -23,6 +24,7 @@ from .quantize import *
 from .random import *
 from .reduce import *
 from .source import *
+from .sparse import *
 from .view import *
 
 inf, nan = float("inf"), float("nan")

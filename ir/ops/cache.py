@@ -98,7 +98,7 @@ def _refusal(q: TensorType, k: TensorType, v: TensorType, *scales: TensorType) -
     if not k.shape[2] or q.shape[2] % k.shape[2]:
         return f"the {q.shape[2]} heads of queries must be a multiple of the {k.shape[2]} of keys"
     if not q.dtype.is_float or k.dtype is not v.dtype or k.dtype not in (q.dtype, f16, bf16, i8):
-        return "expected keys and values of one type, the queries' floating point type or one that stores: f16, bf16, i8"
+        return "expected keys and values of one type, the queries' own or one that stores: f16, bf16, i8"
     if len(scales) != (2 if k.dtype is i8 else 0) or any(t != TensorType(q.dtype, k.shape[:3]) for t in scales):
         return "keys and values of i8, and no others, come with a scale each, (batch, capacity, key heads) of q's type"
     return ""
@@ -111,7 +111,7 @@ def _stored(x: Any, dtype: Any, *scale: Any) -> Any:
 
 
 def _attend_cached(q: Any, k: Any, v: Any, positions: Any, *scales: Any, scale: float, window: int | None) -> Any:
-    batch, count, capacity = *q.shape[:2], k.shape[1]
+    (batch, count), capacity = q.shape[:2], k.shape[1]
     keys = [_stored(t, q.dtype, *scales[n:n + 1]) for n, t in enumerate((k, v))]
     whole = (batch, 1, count, capacity)
     own = broadcast_to(_column(positions, 4), whole) + iota(whole, 2)  # where each query stands

@@ -11,8 +11,9 @@ axis; `quads` and `pairs` lay a natural weight out so:
     y = ops.quad_convolve(x, ops.quads(w), (3, 3), low=1, high=1)     # (N, H, W, C), (kh, kw, C, O) -> (N, OH, OW, O)
 
 What a quantised image has outside is its zero point: `fill`. A depth that is no multiple of four is filled up with
-zeros in the weight: that of a matrix as a whole, that of a convolution for each row of its kernel, kw · C bytes that
-lie side by side in the image too. So images of one or three channels waste little.
+zeros in the weight (other numbers there make results undefined): that of a matrix as a whole, that of a convolution
+for each row of its kernel, kw · C bytes that lie side by side in the image too. So pictures of one or three channels
+waste little.
 
 Sums of bytes are exact below 2³¹, that is for depths up to 65,000. Sums in f32 round as the processor does: with an
 instruction for pairs twice a pair, subnormal numbers taken as 0.
@@ -132,7 +133,7 @@ def _define_matmul(name: str, each: int, *dtypes: DType) -> Op:
     return composite(
         name, _matmul, _prepare_matmul(name, each, *dtypes),
         f"matrix product of (…, rows, depth) with (depth / {each}, columns, {each})", kind=Kind.CONTRACT,
-        flops=_matmul_flops)
+        flops=_matmul_flops, native=_is_matrix)
 
 
 quad_matmul = _define_matmul("quad_matmul", 4, u8, i8)
@@ -163,11 +164,7 @@ def _prepare_convolve(name: str, each: int, *dtypes: DType) -> Callable[..., Pre
 
 def _convolve(x: Any, weight: Any, *, size: Shape, stride: Shape, low: Shape, high: Shape, fill: float, dilation: Shape,
               groups: int) -> Any:
-    (kh, kw), inner, each = size, x.shape[3] // groups, weight.shape[2]
-    if inner % each and groups == 1 and dilation[1] == 1 and min(*low, *high) >= 0 and not _is_roomy(
-            x.type, weight.type, size, stride, low, high):
-        padded, high = _with_room(x, kw, stride[1], low, high, fill, each)
-        return _op_of(x)(padded, weight, size, stride, 0, high, fill, dilation, groups)
+    (kh, kw), inner = size, x.shape[3] // groups
     before, after = ((0, *(max(n, 0) for n in side), 0) for side in (low, high))
     if any(before) or any(after):
         x = pad(x, before, after, value=fill)
@@ -177,33 +174,10 @@ def _convolve(x: Any, weight: Any, *, size: Shape, stride: Shape, low: Shape, hi
     return cast_to(convolve(cast_to(x, wide), cast_to(natural, wide), stride, *cut, dilation, 1, groups), _sum_type(x))
 
 
-def _op_of(x: Any) -> Op:
-    return quad_convolve if x.dtype is u8 else pair_convolve
-
-
-def _with_room(x: Any, kw: int, stride: int, low: Shape, high: Shape, fill: float, each: int) -> tuple[Any, Shape]:
-    """x padded by hand, each row as long as the last window of it reads when that takes whole groups of elements; and
-    the (negative) `high` that stands for it."""
-    width, channels = x.shape[2] + low[1] + high[1], x.shape[3]
-    last = (width - kw) // stride * stride * channels
-    more = max(-(-(last + _groups(kw * channels, each) * each) // channels) - width, 0)
-    return pad(x, (0, *low, 0), (0, high[0], high[1] + more, 0), value=fill), (0, -more)
-
-
-def _is_roomy(x: TensorType, weight: TensorType, size: Shape, stride: Shape, low: Shape, high: Shape) -> bool:
-    """Whether no window of x, read in whole groups of elements, leaves its row."""
-    (_, height, width, channels), each = x.shape, weight.shape[2]
-    last = (width + high[1] - size[1]) // stride[1] * stride[1] * channels
-    return low == (0, 0) and max(high) <= 0 and last + _groups(size[1] * channels, each) * each <= width * channels
-
-
-def _is_native(x: TensorType, weight: TensorType, *, size: Shape, stride: Shape, low: Shape, high: Shape, fill: float,
-               dilation: Shape, groups: int) -> bool:
-    if 0 in x.shape or 0 in weight.shape:
+def _is_native(x: TensorType, weight: TensorType, *, fill: float, dilation: Shape, groups: int, **_: Any) -> bool:
+    if 0 in x.shape or 0 in weight.shape or (fill and x.dtype is not u8):
         return False
-    if x.shape[3] // groups % weight.shape[2] == 0:
-        return True
-    return groups == 1 and dilation[1] == 1 and _is_roomy(x, weight, size, stride, low, high)
+    return groups == dilation[1] == 1 or x.shape[3] // groups % weight.shape[2] == 0
 
 
 def _convolve_flops(out: TensorType, x: TensorType, weight: TensorType, *, size: Shape, groups: int, **_: Any) -> int:
@@ -215,7 +189,7 @@ def _define_convolve(name: str, each: int, *dtypes: DType) -> Op:
         name, _convolve, _prepare_convolve(name, each, *dtypes),
         "correlation of (batch, height, width, channels) with filters in groups of "
         f"{each} elements along each row of the kernel; outside of x stands `fill`", kind=Kind.CONTRACT,
-        flops=_convolve_flops)
+        flops=_convolve_flops, native=_is_native)
 
 
 quad_convolve = _define_convolve("quad_convolve", 4, u8, i8)

@@ -117,9 +117,17 @@ def _linear_prepare(x: Any, q: Any, scale: Any, offset: Any = None, *, bits: int
 
 def _linear(x: Any, *operands: Any, bits: int, group: int, outputs: int) -> Any:
     weight = cast_to(unpacked(operands, bits, group, x.shape[-1], outputs), x.dtype)
-    flat = x if x.ndim == 2 else reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-    y = matmul(flat, weight, False, True)
-    return y if x.ndim == 2 else reshape(y, (*x.shape[:-1], outputs))
+    return reshape(matmul(_flat(x), weight, False, True), (*x.shape[:-1], outputs))
+
+
+def _flat(x: Any) -> Any:
+    return reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+
+
+def _linear_vjp(g: Any, out: Any, x: Any, *operands: Any, bits: int, group: int, outputs: int) -> tuple[Any, ...]:
+    """By x alone: packed weights are not trained."""
+    weight = cast_to(unpacked(operands, bits, group, x.shape[-1], outputs), x.dtype)
+    return (reshape(matmul(_flat(g), weight), x.shape), *(None for _ in operands))
 
 
 def _linear_native(x: TensorType, *operands: TensorType, bits: int, group: int, outputs: int) -> bool:
@@ -130,7 +138,7 @@ def _linear_native(x: TensorType, *operands: TensorType, bits: int, group: int, 
 packed_linear = composite(
     "packed_linear", _linear, attributes(_linear_prepare),
     "x Wᵀ with W (outputs, depth) of 8 or 4 bits and a bf16 scale (and offset) for each group along the depth",
-    kind=Kind.CONTRACT, flops=lambda out, x, *_, **__: 2 * out.size * x.shape[-1], native=_linear_native)
+    vjp=_linear_vjp, kind=Kind.CONTRACT, flops=lambda out, x, *_, **__: 2 * out.size * x.shape[-1], native=_linear_native)
 
 
 # -- some rows ---------------------------------------------------------------------------------------------------------
@@ -162,4 +170,5 @@ def _lane(packed: Any, row: Any) -> Any:
 
 packed_rows = composite(
     "packed_rows", _rows, attributes(_rows_prepare),
-    "rows (…, depth) in f32, at the given positions, of a weight as `packed_linear` takes it")
+    "rows (…, depth) in f32, at the given positions, of a weight as `packed_linear` takes it",
+    vjp=lambda g, out, *operands, **attrs: (None,) * len(operands))

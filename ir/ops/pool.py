@@ -52,6 +52,10 @@ def _is_native(*types: TensorType, **_: Any) -> bool:
     return types[0].dtype.name in ("f32", "f64") and all(0 not in t.shape for t in types)
 
 
+def _is_native_max(*types: TensorType, **_: Any) -> bool:
+    return types[0].dtype.name in ("f32", "f64", "u8", "i8") and all(0 not in t.shape for t in types)
+
+
 def _windows(x: Any, fill: float, *, size: Shape, stride: Shape, low: Shape, high: Shape, dilation: Shape) -> Any:
     """(N, OH, OW, C, kh, kw)"""
     if any(low) or any(high):
@@ -87,7 +91,7 @@ def _greatest(view: np.ndarray) -> np.ndarray:
 
 pool_max: Op = composite(
     "pool_max", _max, attributes(_prepare), "the greatest of each window of (batch, height, width, channels)",
-    vjp=lambda g, out, x, **attrs: (pool_max_grad(g, x, out, **attrs),), vmap=merged, native=_is_native,
+    vjp=lambda g, out, x, **attrs: (pool_max_grad(g, x, out, **attrs),), vmap=merged, native=_is_native_max,
     eval=lambda x, **attrs: _greatest(_view(x, **attrs)))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from tinytorch.ir import config
 
-from . import footprint, fused, gemm, networks, operators, smaller, startup, training
+from . import decoding, footprint, fused, gemm, networks, operators, smaller, startup, training
 from .rows import Row, Settings, Workload
 
 WORKLOADS = {workload.name: workload for workload in (
@@ -21,6 +21,8 @@ WORKLOADS = {workload.name: workload for workload in (
              operators.bandwidth, "Operators"),
     Workload("int8", "trained networks in static int8, against our f32 and ONNX Runtime's int8, and what they lose",
              smaller.int8, "Smaller models"),
+    Workload("decode", "one more token of a decoder, against PyTorch eager with a hand-written cache", decoding.decode,
+             "Decoding"),
     Workload("first-call", "the first training step of a new process, with a cold and a warm kernel cache",
              startup.first_call, "Start-up and memory"),
     Workload("overhead", "what a training step takes beside its kernels", startup.overhead, "Start-up and memory"),

@@ -1,4 +1,4 @@
-"""The command line, `tito`: demo, show, profile, bench, doctor, cache.
+"""The command line, `tito`: demo, show, profile, opt, bench, doctor, cache.
 
     tito --help
     tito demo                           # train on real digits, eager and compiled, and look at every stage

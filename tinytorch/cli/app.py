@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import bench, cache, demo, doctor, profile, show
+from . import bench, cache, demo, doctor, opt, profile, show
 
 app = typer.Typer(
     name="tito", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False,
@@ -17,6 +17,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("show")(show.show)
 app.command("profile")(profile.profile)
+app.command("opt")(opt.opt)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.add_typer(cache.app, name="cache")

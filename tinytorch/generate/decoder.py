@@ -12,8 +12,8 @@ lies behind a token is never seen.
 
 from __future__ import annotations
 
+import operator
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,10 @@ from tinytorch.frontends.trace import Trace
 from tinytorch.frontends.trace import trace as trace_function
 from tinytorch.ir import Graph, Value
 from tinytorch.ir.errors import OpError, ShapeError
-from tinytorch.passes import PIPELINES, Pipeline, plan_memory
-from tinytorch.passes.insert_kv_cache import InsertKVCache
+from tinytorch.passes import PIPELINES, InsertKVCache, Pipeline, plan_memory
 from tinytorch.preparation import Preparation, lower
 from tinytorch.surroundings import Surroundings
-from tinytorch.tensor import Tensor, as_tensor, tensor
+from tinytorch.tensor import Tensor, tensor
 from tinytorch.watch import lend
 
 MANY = 16  # new tokens that make a prompt: from here on, a program of its own for those that begin at 0
@@ -93,20 +92,19 @@ class Decoder:
             IndexError: a token is none of the vocabulary.
         """
         new, begin, own = self._checked(tokens, positions, lengths)
-        count = new.shape[1]
+        pieces = self._pieces(new.shape[1], furthest := max(begin.tolist()))
         found: list[np.ndarray] = []
-        for at, size, steps in self._pieces(count, int(begin.max())):
+        for at, size, steps in pieces:
             part = new[:, at:at + size]
             if size < steps:
                 part = np.concatenate([part, np.repeat(part[:, -1:], steps - size, 1)], 1)
             final = np.clip(own - 1 - at, 0, size - 1) if last and steps > 1 else None
             logits = self._run(np.ascontiguousarray(part), begin + at if at else begin, final)
             found.append(logits if final is not None or size == steps else logits[:, :size])
-            self._filled = max(self._filled, int(begin.max()) + at + steps)
+            self._filled = max(self._filled, furthest + at + steps)
         if not last:
             return found[0] if len(found) == 1 else np.concatenate(found, 1)
-        piece = [piece[0] for piece in self._pieces(count, int(begin.max()))]
-        which = np.searchsorted(piece, own - 1, "right") - 1
+        which = np.searchsorted([at for at, _, _ in pieces], own - 1, "right") - 1
         return np.stack([found[n][row, -1] for row, n in enumerate(which)])
 
     def reset(self) -> None:
@@ -132,13 +130,15 @@ class Decoder:
     def _checked(self, tokens: Any, positions: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         new, begin = _integers(tokens), _integers(positions)
         if new.ndim != 2 or new.shape[0] != self.batch or not new.shape[1] or begin.shape != (self.batch,):
-            raise ShapeError(f"extend(tokens {new.shape}, positions {begin.shape}): expected ({self.batch}, new) tokens, "
-                             f"one or more, and ({self.batch},) positions")
-        count = new.shape[1]
-        if begin.min() < 0 or int(begin.max()) + count > self.capacity:
-            raise ShapeError(f"extend: {count} new tokens at positions {begin.tolist()} do not fit a capacity of "
+            raise ShapeError(f"extend(tokens {new.shape}, positions {begin.shape}): expected ({self.batch}, new) "
+                             f"tokens, one or more, and ({self.batch},) positions")
+        count, places = new.shape[1], begin.tolist()
+        if min(places) < 0 or max(places) + count > self.capacity:
+            raise ShapeError(f"extend: {count} new tokens at positions {places} do not fit a capacity of "
                              f"{self.capacity}; make the Decoder with a greater one, or begin again with fewer tokens")
-        own = np.full(self.batch, count) if lengths is None else _integers(lengths)
+        if lengths is None:
+            return new, begin, np.full(self.batch, count)
+        own = _integers(lengths)
         if own.shape != (self.batch,) or own.min() < 1 or own.max() > count:
             raise ShapeError(f"extend(lengths={own.tolist()}): expected {self.batch} numbers, 1 … {count}")
         return new, begin, own
@@ -179,7 +179,8 @@ class _Program:
     owners: dict[Value, Any]
     threads: int | None
     known: list[Preparation]
-    held: tuple[list[Any], list[int]] = field(default_factory=lambda: ([], []))  # bound arrays (weakly), and where they lie
+    # The bound arrays of the latest call (weakly), and where they lie.
+    held: tuple[list[Any], list[int]] = field(default_factory=lambda: ([], []))
 
     def __post_init__(self) -> None:
         from tinytorch.runtime.frame import address_of  # heavy: not at import
@@ -200,7 +201,7 @@ class _Program:
             self.preparation.refresh()
         bound = [owner.payload for owner in self.read]
         known, addresses = self.held
-        if len(known) != len(bound) or any(array is not ref() for array, ref in zip(bound, known, strict=True)):
+        if len(known) != len(bound) or not all(map(operator.is_, bound, map(operator.call, known))):
             bound = [np.ascontiguousarray(array) for array in bound]
             addresses = list(map(self.address_of, bound))
             self.held = list(map(weakref.ref, bound)), addresses
@@ -225,7 +226,7 @@ def _traced(model: Any, batch: int, capacity: int) -> Trace:
 
 
 def _integers(given: Any) -> np.ndarray:
-    array = np.asarray(as_tensor(given).numpy() if isinstance(given, Tensor) else given)
+    array = given.numpy() if isinstance(given, Tensor) else np.asarray(given)
     if array.dtype.kind not in "iu":
         raise OpError(f"extend: got {array.dtype} {array.shape}, expected integers: tokens, positions, lengths")
     return np.ascontiguousarray(array, np.int64)

@@ -2,6 +2,7 @@
 
 loss_curves({"eager": losses, "compiled": losses}, "loss.svg")
 bars({"eager": 1.9, "compiled": 0.23}, "time.png", title="seconds an epoch", show=units.seconds)
+tradeoff({"GPT step": [(26.6, 32.5), (13.0, 34.9)]}, "memory.svg", "time against memory", "MB", "ms")
 ratio_bars({"GPT step": {"torch": Ratio(2.0, 1.9, 2.1)}}, "ratios.svg", targets={"GPT step": 1.5})
 roofline({"kernels": [(2.0, 60.0)]}, "roofline.svg", peak=480.0, bandwidths={"memory": 45.0})
 """
@@ -74,6 +75,35 @@ def loss_curves(
     axes.set_axisbelow(True)
     if series:
         axes.legend(frameon=False, fontsize=9)
+    return _save(figure, path)
+
+
+def tradeoff(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    path: str | Path,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+) -> Path:
+    """Lines through points (x, y), each point marked: what one quantity costs in the other. Both axes begin at 0.
+
+    Args:
+        series: points by name.
+        path: where to write, `.png` or `.svg`.
+        title, xlabel, ylabel: texts, with units.
+    """
+    figure, axes = _axes(title, 7.2, 3.8)
+    for number, (name, points) in enumerate(series.items()):
+        axes.plot(*zip(*sorted(points), strict=True), label=name, color=COLOURS[number % len(COLOURS)], marker="o",
+                  markersize=4, linewidth=1.6)
+    axes.margins(0.08)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(xlabel, color=INK, fontsize=9)
+    axes.set_ylabel(ylabel, color=INK, fontsize=9)
+    axes.grid(color="#e6e9ef", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, fontsize=9)
     return _save(figure, path)
 
 

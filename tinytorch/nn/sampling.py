@@ -98,7 +98,7 @@ class Sampling:
         logits = logits.copy()
         for row, context in zip(logits, contexts, strict=True):
             seen = np.unique(context)
-            row[seen] = np.where(row[seen] > 0, row[seen] / self.repetition_penalty, row[seen] * self.repetition_penalty)
+            row[seen] *= np.where(row[seen] > 0, 1 / self.repetition_penalty, self.repetition_penalty)
         return logits
 
 

@@ -10,7 +10,7 @@ to pass to a compiled step besides the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +19,10 @@ from tinytorch.ir.errors import FormatError, OpError
 from tinytorch.nn.module import Module
 from tinytorch.optim.optimizer import Group, Optimizer
 from tinytorch.tensor import Tensor
-from tinytorch.train.callbacks import Callback
 from tinytorch.watch import touch
 
 from .criteria import Criterion
 from .weights import Elements, weights_of, zero_smallest
-
-if TYPE_CHECKING:
-    from tinytorch.train.trainer import Trainer
-
 
 class KeepZeros(Optimizer):
     """`optimizer`, but weights of `model` that are zero stay zero.
@@ -41,11 +36,12 @@ class KeepZeros(Optimizer):
     A weight that begins as zeros everywhere would never learn: leave its layer out.
 
     >>> import tinytorch as tt
-    >>> from tinytorch import nn, prune
-    >>> model = prune.prune(nn.Linear(8, 8), 0.75, "weights")
-    >>> opt = prune.KeepZeros(tt.optim.SGD(model.parameters(), lr=0.1), model)
+    >>> from tinytorch import nn
+    >>> from tinytorch.prune import KeepZeros, prune, rewind, sparsity
+    >>> model = prune(nn.Linear(8, 8), 0.75, "weights")
+    >>> opt = KeepZeros(tt.optim.SGD(model.parameters(), lr=0.1), model)
     >>> model(tt.ones(1, 8)).sum().backward(); opt.step()
-    >>> prune.sparsity(model)
+    >>> sparsity(model)
     0.75
     """
 
@@ -82,36 +78,6 @@ def cubic(step: int, begin: int, end: int, amount: float, start: float = 0.0) ->
     return amount + (start - amount) * (1 - done) ** 3
 
 
-class Gradually(Callback):
-    """Prune while training: every so many steps, zero as many weights as the cubic schedule says.
-
-    Args:
-        amount: the share of zeros at the end.
-        begin, end: the steps between which it grows.
-        every: steps from one pruning to the next.
-        layers, criterion: see `prune`.
-    Raises:
-        OpError: numbers that make no sense.
-
-    The trainer's optimiser is to be a `KeepZeros`. There is nothing to remember over a restart.
-    """
-
-    def __init__(self, model: Module, amount: float, begin: int, end: int, every: int = 10, layers: Any = None,
-                 criterion: Criterion = "l1") -> None:
-        if not 0 < amount < 1 or not 0 <= begin < end or every < 1:
-            raise OpError(f"Gradually(amount={amount}, begin={begin}, end={end}, every={every}): expected 0 < amount < 1, "
-                          "0 ≤ begin < end, every ≥ 1")
-        self.model, self.amount, self.begin, self.end, self.every = model, amount, begin, end, every
-        self.layers, self.criterion = layers, criterion
-
-    def on_step_end(self, trainer: Trainer) -> None:
-        """Prune, if it is time."""
-        if self.begin <= trainer.step <= self.end and ((trainer.step - self.begin) % self.every == 0
-                                                       or trainer.step == self.end):
-            share = cubic(trainer.step, self.begin, self.end, self.amount)
-            zero_smallest(self.model, Elements(share), self.criterion, self.layers)
-
-
 def rewind(model: Module, state: Mapping[str, Any], layers: Any = None) -> None:
     """Put the weights back to what they were in `state` (a `state_dict` from before or early in training), but for the
     zeros: the winning ticket of the lottery (Frankle and Carbin, 2019).
@@ -120,11 +86,12 @@ def rewind(model: Module, state: Mapping[str, Any], layers: Any = None) -> None:
         FormatError: the state is of another model; then nothing was changed.
 
     >>> import tinytorch as tt
-    >>> from tinytorch import nn, prune
+    >>> from tinytorch import nn
+    >>> from tinytorch.prune import KeepZeros, prune, rewind, sparsity
     >>> model = nn.Linear(8, 8)
     >>> early = {key: value.clone() for key, value in model.state_dict().items()}
-    >>> ticket = prune.prune(model, 0.5, "weights")
-    >>> prune.rewind(ticket, early); prune.sparsity(ticket)
+    >>> ticket = prune(model, 0.5, "weights")
+    >>> rewind(ticket, early); sparsity(ticket)
     0.5
     """
     if not set(model.state_dict()) <= set(state):

@@ -153,9 +153,10 @@ def sparsity(model: Module, layers: Any = None) -> float:
     """The share of zeros in the weights (of two axes or more) of `model`, from 0 to 1.
 
     >>> import tinytorch as tt
-    >>> from tinytorch import nn, prune
+    >>> from tinytorch import nn
+    >>> from tinytorch.prune import KeepZeros, prune, rewind, sparsity
     >>> model = nn.Sequential(nn.Linear(20, 10), nn.ReLU(), nn.Linear(10, 5))
-    >>> prune.sparsity(prune.prune(model, 0.8, "weights"))
+    >>> sparsity(prune(model, 0.8, "weights"))
     0.8
     """
     weights = weights_of(model, layers).values()

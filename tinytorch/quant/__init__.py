@@ -5,6 +5,8 @@
 """
 
 from .quantized import Quantized, Report, quantize
+from .sensitivity import Sensitivity, sensitivity
 from .store import load, save
+from .training import Prepared, prepare
 
-__all__ = ["Quantized", "Report", "load", "quantize", "save"]
+__all__ = ["Prepared", "Quantized", "Report", "Sensitivity", "load", "prepare", "quantize", "save", "sensitivity"]

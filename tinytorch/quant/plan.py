@@ -1,6 +1,6 @@
 """What to do with each layer: from ranges and choices to `IntegerLayer`s, and how well they suit the numbers.
 
-A weight w gets one scale for each output, max |w| / 127, and integers -127 … 127; x gets a grid of 256 numbers that
+A weight w gets one scale for each output, max |w| / 127, and integers -127 … 127 (fewer for fewer bits); x gets a grid of 256 numbers that
 covers the range that was observed, and 0 exactly. A scale is never 0 or subnormal: outputs whose weights are all 0
 have one that suits their bias.
 """
@@ -104,13 +104,26 @@ def make_grid(low: float, high: float, symmetric: bool = False) -> Grid:
     return Grid(float(scale), round(-low / float(scale)))
 
 
-def quantize_weight(weight: np.ndarray, bias: np.ndarray, x_scale: float) -> tuple[np.ndarray, np.ndarray]:
+def check_bits(bits: int) -> None:
+    """Refuse what no byte holds."""
+    if bits not in range(2, 9):
+        raise OpError(f"weight_bits={bits}: expected 2 to 8")
+
+
+def greatest(bits: int) -> int:
+    """The greatest integer of a weight."""
+    return int(2 ** (bits - 1) - 1)
+
+
+def quantize_weight(weight: np.ndarray, bias: np.ndarray, x_scale: float,
+                    bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """(i8 of the weight's shape, f32 scales): outputs are its first axis; `bias` must fit an i32 at scale · x_scale."""
+    top = greatest(bits)
     rows = np.asarray(weight, np.float64).reshape(len(weight), -1)
     reach, shift = np.abs(rows).max(1, initial=0), np.abs(bias).astype(np.float64)
-    scale = np.where(reach > LEAST_RANGE, reach / 127, np.where(shift > LEAST_RANGE, shift / x_scale / 2 ** 23, 1.0))
+    scale = np.where(reach > LEAST_RANGE, reach / top, np.where(shift > LEAST_RANGE, shift / x_scale / 2 ** 23, 1.0))
     scale = np.maximum(scale, shift / x_scale / 2 ** 30).astype(np.float32)
-    q = np.clip(np.rint(rows / scale[:, None].astype(np.float64)), -127, 127)
+    q = np.clip(np.rint(rows / scale[:, None].astype(np.float64)), -top, top)
     return frozen(q.reshape(weight.shape).astype(np.int8)), frozen(scale)
 
 
@@ -128,7 +141,7 @@ def on_grid(x: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def make_plan(graph: Graph, chosen: Mapping[str, str], seen: Mapping[str, Seen], names: Mapping[str, str],
-              symmetric: bool = False) -> Plan:
+              symmetric: bool = False, weight_bits: int = 8) -> Plan:
     """Layers on integers for those that are chosen to be so.
 
     Args:
@@ -143,7 +156,7 @@ def make_plan(graph: Graph, chosen: Mapping[str, str], seen: Mapping[str, Seen],
     for found in find_layers(graph):
         method, key, size = chosen[found.key], found.key, found.weight.type.size
         if method in INTEGER:
-            layers[key] = layer = integer_layer(graph, found, seen.get(key), method, symmetric)
+            layers[key] = layer = integer_layer(graph, found, seen.get(key), method, symmetric, weight_bits)
             rows.append(_row(graph, found, layer, names[key], method, seen.get(key)))
         else:
             rows.append(Row(key, names[key], method, size, why=reason(found) if method == "f32" else ""))
@@ -165,14 +178,15 @@ def read_weight(graph: Graph, found: FoundLayer) -> tuple[np.ndarray, np.ndarray
     return weight, bias
 
 
-def integer_layer(graph: Graph, found: FoundLayer, seen: Seen | None, method: str, symmetric: bool) -> IntegerLayer:
+def integer_layer(graph: Graph, found: FoundLayer, seen: Seen | None, method: str, symmetric: bool = False,
+                  bits: int = 8) -> IntegerLayer:
     """The layer on integers."""
     if method == "static" and seen is None:
         raise DataError(f"{found.key} was not reached by the data: its inputs have no range; "
                         f"choose layers={{{found.key!r}: 'dynamic'}}, or 'f32'")
     grid = make_grid(seen.low, seen.high, symmetric) if seen is not None and method == "static" else None
     weight, bias = read_weight(graph, found)
-    q, scale = quantize_weight(weight, bias, grid.scale if grid is not None else 1.0)
+    q, scale = quantize_weight(weight, bias, grid.scale if grid is not None else 1.0, bits)
     return IntegerLayer(q, scale, frozen(bias), grid)
 
 
@@ -184,5 +198,5 @@ def _row(graph: Graph, found: FoundLayer, layer: IntegerLayer, name: str, method
         return Row(found.key, name, method, weight.size, weight_db=weight_db)
     grid = layer.grid
     low, high = ((end - grid.zero) * grid.scale for end in (0, 255))
-    return Row(found.key, name, method, weight.size, low, high, decibels(seen.sample, on_grid(seen.sample, grid)),
-               weight_db)
+    x_db = decibels(seen.sample, on_grid(seen.sample, grid)) if seen.sample.size else np.nan
+    return Row(found.key, name, method, weight.size, low, high, x_db, weight_db)

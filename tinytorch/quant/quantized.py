@@ -11,16 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tinytorch.ir import Graph
-from tinytorch.ir.errors import OpError
+from tinytorch.ir.errors import DataError, OpError
 from tinytorch.nn import Module, Rewritten
 from tinytorch.passes import FoldBatchNorm, Pipeline
 from tinytorch.passes.quantize_find import find_layers
 from tinytorch.passes.quantize_layers import QuantizeLayers
 from tinytorch.passes.quantize_moves import MoveGrids
 
-from .calibrate import arity, batches, folded, next_batch, observe, shown_names
-from .plan import Plan, choose, make_plan
+from .calibrate import Batch, arity, batches, folded, next_batch, observe, shown_names
+from .plan import Plan, check_bits, choose, make_plan
+from .training import Prepared
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,14 +51,19 @@ class Report:
         return table
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=110, color_system=None)
-        with console.capture() as captured:
-            console.print(self)
-        return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
+        return as_text(self)
 
     __repr__ = __str__
+
+
+def as_text(table: Any) -> str:
+    """A table of rich as plain text."""
+    from rich.console import Console
+
+    console = Console(width=110, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
 
 
 def row_cells(row: Any) -> tuple[str, ...]:
@@ -92,11 +100,13 @@ def passes_of(plan: Plan) -> tuple[Callable[[Graph], Graph], ...]:
 
 
 def quantize(target: Any, data: Any = None, *, method: str = "static", observer: str = "minmax",
-             layers: Mapping[str, str] | None = None, symmetric: bool = False, samples: int = 1024) -> Any:
+             layers: Mapping[str, str] | None = None, symmetric: bool = False, weight_bits: int = 8,
+             samples: int = 1024) -> Any:
     """A model or graph whose linear layers and convolutions compute on integers.
 
     Args:
-        target: a module (its evaluation mode is taken; it is left as it is), or a graph.
+        target: a module (its evaluation mode is taken; it is left as it is), or a graph; or what `quant.prepare` made
+            and training has found ranges for.
         data: examples to observe, for static quantisation: an array with the examples along its first axis, or an
             iterable of batches, of which labels are left aside. Some hundred suffice.
         method: "static", one range for the inputs of each layer, known beforehand; "dynamic", one for each row or image
@@ -104,6 +114,7 @@ def quantize(target: Any, data: Any = None, *, method: str = "static", observer:
         observer: "minmax", "percentile", "mse" or "entropy": how ranges follow from what was observed.
         layers: other choices for some layers, as {"conv1": "f32"}; by the path of the module, or the name in the graph.
         symmetric: ranges of inputs around 0.
+        weight_bits: 2 to 8; with fewer than 8 the weights are i8 all the same, with fewer different numbers.
         samples: how many examples are looked at, at most.
     Returns:
         A `Quantized`, an `nn.Rewritten`, for a module; a graph for a graph.
@@ -119,25 +130,41 @@ def quantize(target: Any, data: Any = None, *, method: str = "static", observer:
     >>> bool((small(x) - model(x)).abs().max() < 0.05)
     True
     """
-    plan = plan_for(target, data, method, observer, layers, symmetric, samples)
-    return Pipeline(*passes_of(plan))(target) if isinstance(target, Graph) else Quantized(target, plan)
+    plan = plan_for(target, data, method=method, observer=observer, layers=layers, symmetric=symmetric,
+                    weight_bits=weight_bits, samples=samples)
+    if isinstance(target, Graph):
+        return Pipeline(*passes_of(plan))(target)
+    return Quantized(target.model if isinstance(target, Prepared) else target, plan)
 
 
-def plan_for(target: Any, data: Any, method: str, observer: str, layers: Mapping[str, str] | None, symmetric: bool,
-             samples: int) -> Plan:
+def plan_for(target: Any, data: Any, *, method: str, observer: str, layers: Mapping[str, str] | None = None,
+             symmetric: bool = False, weight_bits: int = 8, samples: int = 1024) -> Plan:
     """What `quantize` decides."""
     if not isinstance(target, (Graph, Module)):
         raise OpError(f"quantize({type(target).__name__}): expected a module or a graph; tt.trace makes one of a "
                       "function")
-    if isinstance(target, Graph) and data is None:
-        graph = folded(target)()
+    check_bits(weight_bits)
+    learned = target.seen() if isinstance(target, Prepared) else {}
+    if isinstance(target, Prepared):
+        target, weight_bits, first = target.model, target.weight_bits, _example(target, data)
+    elif isinstance(target, Graph) and data is None:
+        first = ()
     else:
         first, _ = next_batch(batches(data, arity(target)))
-        graph = folded(target)(*first)
-    found = find_layers(graph)
-    chosen = choose(found, method, layers)
+    graph = folded(target)(*first)
+    chosen = choose(found := find_layers(graph), method, layers)
     if not any(choice != "f32" for choice in chosen.values()):
         raise OpError(f"quantize({graph.name}): there is nothing to quantise: no linear layer, convolution or product "
                       "whose weight is known" + (", but for those that stay f32" if found else ""))
-    seen = observe(target, data, observer, samples) if "static" in chosen.values() else {}
-    return make_plan(graph, chosen, seen, shown_names(target, chosen), symmetric)
+    static = {key for key, choice in chosen.items() if choice == "static"}
+    seen = learned if static <= learned.keys() else {**observe(target, data, observer, samples), **learned}
+    return make_plan(graph, chosen, seen, shown_names(target, chosen), symmetric, weight_bits)
+
+
+def _example(ready: Prepared, data: Any) -> Batch:
+    """Inputs of the types that a prepared model takes."""
+    if data is not None:
+        return next_batch(batches(data, arity(ready.model)))[0]
+    if not ready.inputs:
+        raise DataError("this prepared model has not been called yet: train it first, or give data to observe")
+    return tuple(np.zeros(type_.shape, type_.dtype.np) for type_ in ready.inputs)

@@ -11,7 +11,6 @@ rounding="nearest" it is the largest element over 127, or for 4 bits the one of 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
-from tinytorch.ir import Graph
+from tinytorch.ir import Graph, Value
 from tinytorch.ir.errors import DataError, OpError, listing
 from tinytorch.nn import Module, Rewritten
 from tinytorch.passes import FoldBatchNorm, Pipeline
-from tinytorch.passes.quantize_find import canonical, find_layers
-from tinytorch.passes.quantize_weights import PackedWeight, QuantizeWeights, is_embedding
+from tinytorch.passes.quantize_find import canonical, evaluate_known
+from tinytorch.passes.quantize_weights import PackedWeight, QuantizeWeights, linear_layers
 
 from .calibrate import arity, batches, check, folded, runner
 from .gptq import Hessian, gptq_round
@@ -187,7 +186,8 @@ def quantize_weights(target: Any, bits: int = 8, group: int | None = None, symme
     Returns:
         A `SmallerWeights`, an `nn.Rewritten`, for a module; a graph for a graph.
     Raises:
-        OpError: an option that does not exist, a layer that does not exist, nothing to quantise.
+        OpError: an option that does not exist, a layer that does not exist.
+        PassError: there is no linear layer (of a module: when it is called).
         DataError: "gptq" without data; data, weights or what goes into a layer hold NaN or infinities.
 
     >>> import tinytorch as tt
@@ -199,12 +199,118 @@ def quantize_weights(target: Any, bits: int = 8, group: int | None = None, symme
     """
     options = _options(bits, group, symmetric, rounding, layers)
     _check_layers(target, options.layers)
-    step = QuantizeWeights(make=options.make)
+    step = QuantizeWeights(make=options.make, embeddings=embeddings)
     if rounding == "gptq":
-        _calibrate(target, data, options, step)
+        _calibrate(target, data, options, step.weights)
+    return Pipeline(FoldBatchNorm(), step)(target) if isinstance(target, Graph) else SmallerWeights(target, step)
+
+
+class SmallerWeights(Rewritten):
+    """A model whose linear layers keep their weights in 8 or 4 bits; what `quantize_weights` gives."""
+
+    def __init__(self, module: Callable[..., Any], step: QuantizeWeights) -> None:
+        super().__init__(module, FoldBatchNorm(), step)
+        self.weights = step.weights
+
+    def report(self) -> WeightReport:
+        """A table of the layers met so far: bits, bytes before and after, signal to noise."""
+        return WeightReport({key: packed for key, packed in self.weights.items() if packed is not None})
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """What became of each layer's weight; shows as a table."""
+
+    weights: Mapping[str, PackedWeight]
+
+    @property
+    def before(self) -> int:
+        """Bytes of the weights in f32."""
+        return sum(4 * packed.values.size for packed in self.weights.values())
+
+    @property
+    def after(self) -> int:
+        """Bytes of the packed weights, scales and all."""
+        return sum(packed.nbytes for packed in self.weights.values())
+
+    def __rich__(self) -> Table:
+        from rich.box import SIMPLE
+        from rich.table import Table
+
+        table = Table(box=SIMPLE, pad_edge=False, show_footer=True)
+        for name, total in (("layer", "all"), ("bits", ""), ("group", ""), ("bytes before", f"{self.before:,}"),
+                            ("after", f"{self.after:,}"), ("signal to noise", "")):
+            table.add_column(name, total, justify="left" if name == "layer" else "right", no_wrap=True)
+        for key, packed in self.weights.items():
+            bits = f"{packed.bits}" if packed.offset is None else f"{packed.bits} and offset"
+            table.add_row(key, bits, str(packed.group), f"{4 * packed.values.size:,}", f"{packed.nbytes:,}",
+                          f"{packed.decibels:.1f} dB")
+        return table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=110, color_system=None)
+        with console.capture() as captured:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
+
+    __repr__ = __str__
+
+
+def _options(bits: int, group: int | None, symmetric: bool, rounding: str,
+             layers: Mapping[str, str] | None) -> Options:
+    if bits not in (8, 4):
+        raise OpError(f"quantize_weights(bits={bits}): expected 8 or 4")
+    if group is not None and (group < 8 or group % 8):
+        raise OpError(f"quantize_weights(group={group}): expected a multiple of 8 elements, such as 32, 64 or 128; "
+                      "None chooses")
+    if rounding not in ROUNDINGS:
+        raise OpError(f"quantize_weights(rounding={rounding!r}): expected one of {listing(ROUNDINGS)}")
+    chosen = {canonical(name): method for name, method in (layers or {}).items()}
+    if bad := set(chosen.values()) - METHODS.keys():
+        raise OpError(f"quantize_weights(layers=…): {listing(bad)} is no method for weights alone; expected one of "
+                      f"{listing(METHODS)}")
+    return Options(bits, group, symmetric, rounding, chosen)
+
+
+def _check_layers(target: Any, chosen: Mapping[str, str]) -> None:
+    """Refuse what is neither a module nor a graph, and names that it does not have."""
     if isinstance(target, Graph):
-        step = _with_tables(target, options, step, embeddings)
-        small = Pipeline(FoldBatchNorm(), step)(target)
-        _check_found(small.name, step)
-        return small
-    return SmallerWeights(target, step, options, embeddings)
+        keys = {canonical(target.names[value]) for value in target.bound}
+    elif isinstance(target, Module):
+        keys = {canonical(name) for name, parameter in target.named_parameters() if parameter.ndim == 2}
+    else:
+        raise OpError(f"quantize_weights({type(target).__name__}): expected a module or a graph; tt.trace makes one of "
+                      "a function")
+    if unknown := chosen.keys() - keys:
+        raise OpError(f"quantize_weights(layers=…): there is no layer {listing(unknown)}; "
+                      f"there are {listing(keys, 40)}")
+
+
+def _calibrate(target: Any, data: Any, options: Options, weights: dict[str, PackedWeight | None]) -> None:
+    """Round each layer's weight for the inputs that it meets."""
+    if data is None:
+        raise DataError("quantize_weights(rounding='gptq') needs data: some hundred examples, as an array whose first "
+                        "axis counts them or as batches; or rounding='nearest', which needs none")
+    graph_of = folded(target)
+    hessians: dict[str, Hessian] = {}
+    runs: dict[Any, tuple[Any, dict[Value, list[str]]]] = {}
+    for batch in batches(data, arity(target)):
+        check(batch)
+        shapes = tuple(array.shape for array in batch)
+        if shapes not in runs:
+            graph = graph_of(*batch)
+            points: dict[Value, list[str]] = {}
+            for layer in linear_layers(graph):
+                points.setdefault(layer.x, []).append(layer.key)
+            runs[shapes] = runner(graph.with_(outputs=tuple(points), donated={})), points
+        run, points = runs[shapes]
+        for x, (value, keys) in zip(run(*batch), points.items(), strict=True):
+            shared = hessians.setdefault(keys[0], Hessian(value.shape[-1]))
+            shared.add(x.numpy())
+            hessians |= dict.fromkeys(keys, shared)
+    for layer in linear_layers(graph):
+        weight = layer.natural(evaluate_known(graph, [layer.weight])[layer.weight])
+        rounding = options.rounding_of(layer.key, weight.shape[1])
+        weights[layer.key] = None if rounding is None else round_weight(weight, rounding, hessians[layer.key].matrix)

@@ -16,6 +16,7 @@ Both save and load the JSON format of the `tokenizers` library, and `BPETokenize
 from .bpe import BPETokenizer
 from .bytelevel import GPT2_PATTERN
 from .char import CharTokenizer
+from .pieces import PieceTokenizer
 from .tokenizer import Tokenizer
 
-__all__ = ["GPT2_PATTERN", "BPETokenizer", "CharTokenizer", "Tokenizer"]
+__all__ = ["GPT2_PATTERN", "BPETokenizer", "CharTokenizer", "PieceTokenizer", "Tokenizer"]

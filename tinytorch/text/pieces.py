@@ -15,6 +15,7 @@ again and again (Kudo and Richardson, "SentencePiece", 2018). A character that i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -63,7 +64,7 @@ class PieceTokenizer(Tokenizer):
             piece = character.encode()
             ids += [self._place[piece]] if piece in self._place else [FIRST_BYTE + n for n in piece]
         while True:
-            joined = [self._place.get(self._bytes[a] + self._bytes[b]) for a, b in zip(ids, ids[1:], strict=False)]
+            joined = [self._place.get(self._bytes[a] + self._bytes[b]) for a, b in pairwise(ids)]
             scores = [(-self._scores[n], at) for at, n in enumerate(joined) if n is not None]
             if not scores:
                 return self._array(ids, dtype)

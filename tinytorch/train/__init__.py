@@ -24,12 +24,13 @@ from .metrics import (
     top_k_accuracy,
 )
 from .nonfinite import NonFiniteError
+from .precision import GradScaler
 from .tensorboard import TensorBoard
 from .trainer import Result, Trainer
 
 __all__ = [
     "Accuracy", "Callback", "CheckpointError", "Checkpoints", "ConfusionMatrix", "Distillation", "EarlyStopping",
-    "ExponentialMovingAverage", "Gate", "LambdaCallback", "Mean", "Metric", "NonFiniteError", "Perplexity", "Report",
-    "Result", "TensorBoard", "TopKAccuracy", "Trainer", "accuracy", "confusion_matrix", "draw_curves", "perplexity",
-    "top_k_accuracy",
+    "ExponentialMovingAverage", "Gate", "GradScaler", "LambdaCallback", "Mean", "Metric", "NonFiniteError",
+    "Perplexity", "Report", "Result", "TensorBoard", "TopKAccuracy", "Trainer", "accuracy", "confusion_matrix",
+    "draw_curves", "perplexity", "top_k_accuracy",
 ]

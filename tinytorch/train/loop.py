@@ -97,7 +97,9 @@ class Loop:
             raise OpError("fit: the loader gave no batch; one that can be gone through only once is used up by the "
                           "first epoch: give a list, or a DataLoader")
         if trainer.program.pending:  # fewer batches than accumulate=…
-            self.moved(Outcome(trainer.loss, trainer.program.flush(), True), ())
+            outcome = trainer.program.flush(trainer.loss)
+            if outcome.updated or not outcome.finite:
+                self.moved(outcome, ())
         trainer.ending = True
 
     def end(self) -> None:

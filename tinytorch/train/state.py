@@ -5,7 +5,7 @@
     >>> model = tt.nn.Linear(2, 1)
     >>> trainer = Trainer(model, tt.optim.SGD(model.parameters()), tt.nn.MSELoss())
     >>> sorted(gather(trainer))
-    ['callbacks', 'data', 'ema', 'history', 'model', 'optimizer', 'progress', 'random', 'scheduler']
+    ['callbacks', 'data', 'ema', 'history', 'model', 'optimizer', 'progress', 'random', 'scaler', 'scheduler']
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 COUNTERS = ("step", "epoch", "samples", "seconds", "loss", "norm", "validated", "validation", "ending")
-OPTIONAL = ("scheduler", "ema")
+OPTIONAL = ("scheduler", "ema", "scaler")
 
 
 def copied(state: Any) -> Any:
@@ -70,7 +70,7 @@ def restore(trainer: Trainer, state: Mapping[str, Any], where: str = "the state"
 
 def _take(trainer: Trainer, state: Mapping[str, Any]) -> None:
     for name in OPTIONAL:
-        part, kept = getattr(trainer, name), state[name]
+        part, kept = getattr(trainer, name), state.get(name)  # older ones have no scaler
         if (part is None) != (kept is None):
             raise FormatError(f"it has {'a' if kept is not None else 'no'} {name}, this trainer has "
                               f"{'one' if part is not None else 'none'}")

@@ -8,6 +8,8 @@ old)` into all that it updates, which costs next to nothing because the old numb
 in time and puts back what its forward pass moved. So parameters, statistics, averages and the random generator are
 those from before the step, and `tinytorch.train.nonfinite` can run it again to see where it went wrong.
 
+With a `GradScaler` a step whose gradients overflow is left out in the same way, and the next one has a smaller scale.
+
 With `accumulate` > 1 a step is k calls that add up gradients in tensors of their own, each weighted by its batch size,
 and one that applies them: exactly the step of one batch k times as big, if the loss is a mean over samples.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -37,9 +39,15 @@ from .batch import size_of
 from .ema import ExponentialMovingAverage
 from .loss import Loss, loss_alone, modules_of
 
+if TYPE_CHECKING:
+    from .precision import GradScaler
+
+LEAST_SCALE = 2.0**-14  # of the gradient: if even that overflows, it is not the scale
+
 
 class Outcome(NamedTuple):
-    """What a call gave: the loss of its batch, and the norm of the gradient where it was clipped by norm."""
+    """What a call gave: the loss of its batch, the norm of the gradient where it was clipped by norm, and whether
+    parameters were updated."""
 
     loss: float
     norm: float | None
@@ -47,7 +55,8 @@ class Outcome(NamedTuple):
 
     @property
     def finite(self) -> bool:
-        """Whether the step was made; if not, nothing has changed."""
+        """Whether all is well: an update was made, or added up for, or left out for a smaller scale of the loss. If
+        not, nothing has changed."""
         return math.isfinite(self.loss) and (self.norm is None or math.isfinite(self.norm))
 
 
@@ -61,19 +70,25 @@ class Step:
         accumulate: how many calls make one update.
         clip_norm, clip_value: bounds for the gradient.
         ema: averages to update.
+        scaler: scales the loss, and leaves out steps whose gradients overflow.
+        precision, memory: of the compiled functions, see `tt.compile`; the budget is one for forward and backward.
     Raises:
         OpError: options that make no sense.
     """
 
     def __init__(self, model: Module, optimizer: Optimizer, loss_of: Loss, *, compiled: bool = True,
                  accumulate: int = 1, clip_norm: float | None = None, clip_value: float | None = None,
-                 ema: ExponentialMovingAverage | None = None) -> None:
+                 ema: ExponentialMovingAverage | None = None, scaler: GradScaler | None = None,
+                 precision: str = "f32", memory: int | float | None = None) -> None:
         for name, bound in ("clip_norm", clip_norm), ("clip_value", clip_value):
             if bound is not None and not bound > 0:
                 raise OpError(f"Trainer({name}={bound}): expected a number > 0, or None")
         if accumulate < 1:
             raise OpError(f"Trainer(accumulate={accumulate}): expected 1 or more batches an update")
-        self.accumulate = accumulate
+        if not compiled and (precision != "f32" or memory is not None):
+            raise OpError(f"Trainer(precision={precision!r}, memory={memory}, compile=False): both are passes over the "
+                          "graph of a compiled step; leave compile=True")
+        self.accumulate, self.scaler = accumulate, scaler
         parameters = parameters_of(optimizer)
         self.sums = [_sum_for(p) for p in parameters] if accumulate > 1 else []
         self.touched: set[int] = set()  # numbers of the parameters that have had a gradient
@@ -86,32 +101,38 @@ class Step:
 
         self.guard = guard = Guard([*model.buffers(), default_generator.state], state)
         clip = partial(_clip, optimizer, clip_value, clip_norm)
-        functions = [_whole(model, optimizer, loss_of, clip, ema, guard),
-                     _micro(model, optimizer, loss_of, self.sums, self.touched, guard),
-                     _apply(optimizer, self.sums, clip, ema, guard)]
-        ready: list[Callable[..., Any]] = [compile_function(f) if compiled else f for f in functions]
+        functions = [(_whole(model, optimizer, loss_of, clip, ema, guard, scaler), memory),
+                     (_micro(model, optimizer, loss_of, self.sums, self.touched, guard, scaler), memory),
+                     (_apply(optimizer, self.sums, clip, ema, guard, scaler), None)]
+        ready: list[Callable[..., Any]] = [
+            compile_function(f, precision=precision, memory=budget) if compiled else f for f, budget in functions]
         self.whole, self.micro, self.apply = ready
 
     def __call__(self, parts: tuple[Any, ...]) -> Outcome:
         """Take a batch; gives its loss. If that is not finite, nothing has changed."""
         if self.accumulate == 1:
-            loss, norm = self.whole(*parts)
-            return Outcome(float(loss.payload), None if norm is None else float(norm.payload), True)
+            loss, norm, good = self.whole(*parts)
+            return self._outcome(float(loss.payload), norm, good)
         size = size_of(parts)
         loss = float(self.micro(float(size), *parts).payload)
         if not math.isfinite(loss):
             return Outcome(loss, None, False)
         self.pending += 1
         self.samples += size
-        return Outcome(loss, self.flush() if self.pending == self.accumulate else None, not self.pending)
+        return self.flush(loss) if self.pending == self.accumulate else Outcome(loss, None, False)
 
-    def flush(self) -> float | None:
-        """Apply the gradients that were added up; gives their norm where it is clipped."""
+    def flush(self, loss: float) -> Outcome:
+        """Apply the gradients that were added up; `loss` is that of the last batch."""
         if not self.pending:
-            return None
-        norm = self.apply(1.0 / max(self.samples, 1), frozenset(self.touched))
+            return Outcome(loss, None, False)
+        norm, good = self.apply(1.0 / max(self.samples, 1), frozenset(self.touched))
         self.pending = self.samples = 0
-        return None if norm is None else float(norm.payload)
+        return self._outcome(loss, norm, good)
+
+    def _outcome(self, loss: float, norm: Tensor | None, good: Tensor | None) -> Outcome:
+        if self.scaler is None or good is None or good.item() or not math.isfinite(loss):
+            return Outcome(loss, None if norm is None else float(norm.payload), True)
+        return Outcome(loss, None if self.scaler.get_scale() >= LEAST_SCALE else math.nan, False)
 
     @property
     def compile_seconds(self) -> float:
@@ -200,17 +221,18 @@ def _forget(optimizer: Optimizer, modules: Sequence[Module]) -> None:
 
 
 def _whole(model: Module, optimizer: Optimizer, loss_of: Loss, clip: Callable[[], Tensor | None],
-           ema: ExponentialMovingAverage | None, guard: Guard) -> Callable[..., Any]:
+           ema: ExponentialMovingAverage | None, guard: Guard, scaler: GradScaler | None) -> Callable[..., Any]:
     modules = modules_of(model, loss_of)
 
-    def training_step(*parts: Any) -> tuple[Tensor, Tensor | None]:
+    def training_step(*parts: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
         before = guard.before()
         _forget(optimizer, modules)
         loss = loss_alone(loss_of(model, parts))
         good = is_finite(loss)
         if guard.stops(good, before):
-            return loss.detach(), None
-        loss.backward()
+            return loss.detach(), None, None
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        good = good if scaler is None else good & scaler.unscale_(optimizer)
         norm = clip()
         good = good if norm is None else good & is_finite(norm)
         if not guard.stops(good, before):
@@ -219,13 +241,15 @@ def _whole(model: Module, optimizer: Optimizer, loss_of: Loss, clip: Callable[[]
                 ema.update()
         _forget(optimizer, modules)
         guard.settle(good, before)
-        return loss.detach(), norm
+        if scaler is not None:
+            scaler.update()
+        return loss.detach(), norm, None if scaler is None else good
 
     return training_step
 
 
 def _micro(model: Module, optimizer: Optimizer, loss_of: Loss, sums: Sequence[Tensor], touched: set[int],
-           guard: Guard) -> Callable[..., Any]:
+           guard: Guard, scaler: GradScaler | None) -> Callable[..., Any]:
     modules, parameters = modules_of(model, loss_of), parameters_of(optimizer)
 
     def micro_step(weight: Any, *parts: Any) -> Tensor:
@@ -235,7 +259,7 @@ def _micro(model: Module, optimizer: Optimizer, loss_of: Loss, sums: Sequence[Te
         good = is_finite(loss)
         if guard.stops(good, before):
             return loss.detach()
-        loss.backward()
+        (loss if scaler is None else scaler.scale(loss)).backward()
         with no_grad():
             for number, p in enumerate(parameters):
                 if p.grad is not None:
@@ -249,26 +273,29 @@ def _micro(model: Module, optimizer: Optimizer, loss_of: Loss, sums: Sequence[Te
 
 
 def _apply(optimizer: Optimizer, sums: Sequence[Tensor], clip: Callable[[], Tensor | None],
-           ema: ExponentialMovingAverage | None, guard: Guard) -> Callable[..., Any]:
+           ema: ExponentialMovingAverage | None, guard: Guard, scaler: GradScaler | None) -> Callable[..., Any]:
     parameters = parameters_of(optimizer)
 
-    def apply_step(scale: Any, touched: frozenset[int]) -> Tensor | None:
+    def apply_step(scale: Any, touched: frozenset[int]) -> tuple[Tensor | None, Tensor | None]:
         before = guard.before(moving=False)
         with no_grad():
             for number in sorted(touched):
                 p = parameters[number]
                 p.grad = (sums[number] * scale).to(p.dtype)
+        good = Tensor(np.array(True)) if scaler is None else scaler.unscale_(optimizer)
         norm = clip()
-        good = Tensor(np.array(True)) if norm is None else is_finite(norm)
+        good = good if norm is None else good & is_finite(norm)
         if not guard.stops(good, before):
             optimizer.step()
             if ema is not None:
                 ema.update()
-            with no_grad():
-                for number in sorted(touched):
-                    sums[number].zero_()
         optimizer.zero_grad()
         guard.settle(good, before)
-        return norm
+        with no_grad():
+            for number in sorted(touched):
+                sums[number].zero_()
+        if scaler is not None:
+            scaler.update()
+        return norm, None if scaler is None else good
 
     return apply_step

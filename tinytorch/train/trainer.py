@@ -45,6 +45,7 @@ from .loop import Limits, Loop
 from .loss import Loss, UsualLoss
 from .metrics import Mean, Metric
 from .nonfinite import NonFiniteError, bad_parameter, trouble
+from .precision import GradScaler
 from .progress import show_progress
 from .step import Outcome, Step
 
@@ -93,6 +94,10 @@ class Trainer:
         compile: one switch: each step is one compiled function, or the same function runs eagerly.
         accumulate: batches that make one update, each weighted by its size.
         clip_norm, clip_value: bounds for the gradient's norm, and for each of its numbers.
+        precision: "f32"; "bf16" or "f16" for products of rounded operands in training (`passes.CastPrecision`), with
+            parameters, sums and gradients in f32. "f16" comes with a `GradScaler`: a step that overflows is left out.
+        memory: a budget for the intermediates of a step, in bytes or, up to 1.0, as a part of what they need else: the
+            rest is computed again, with the same results (`passes.Rematerialize`).
         ema: decay of an `ExponentialMovingAverage`, or one; validations, `evaluate` and `predict` use the averages.
         callbacks: see `Callback`.
         directory: a folder for checkpoints, `log.jsonl` and `curves.png`.
@@ -127,7 +132,8 @@ class Trainer:
 
     def __init__(self, model: Module, optimizer: Optimizer, loss: Callable[[Any, Any], Any] | None = None, *,
                  loss_step: Loss | None = None, scheduler: Any = None, schedule_every: str = "step",
-                 metrics: Sequence[Metric | Callable[..., Any]] = (), compile: bool = True, accumulate: int = 1,
+                 metrics: Sequence[Metric | Callable[..., Any]] = (), compile: bool = True, precision: str = "f32",
+                 memory: int | float | None = None, accumulate: int = 1,
                  clip_norm: float | None = None, clip_value: float | None = None,
                  ema: float | ExponentialMovingAverage | None = None, callbacks: Sequence[Callback] = (),
                  directory: str | Path | None = None, checkpoint_every: int | None = None, keep: int | None = 3,
@@ -142,8 +148,10 @@ class Trainer:
         self.model, self.optimizer, self.scheduler, self.schedule_every = model, optimizer, scheduler, schedule_every
         self.loss_of: Loss = loss_step if loss_step is not None else UsualLoss(loss)  # type: ignore[arg-type]
         self.ema = ExponentialMovingAverage(model, ema) if isinstance(ema, (int, float)) else ema
+        self.scaler = GradScaler() if precision == "f16" else None
         self.program = Step(model, optimizer, self.loss_of, compiled=compile, accumulate=accumulate,
-                            clip_norm=clip_norm, clip_value=clip_value, ema=self.ema)
+                            clip_norm=clip_norm, clip_value=clip_value, ema=self.ema, scaler=self.scaler,
+                            precision=precision, memory=memory)
         self.runner = Runner(model, self.loss_of, metrics, compile)
         self.callbacks = list(callbacks)
         self.directory = None if directory is None else Path(directory)

@@ -1,0 +1,164 @@
+"""Tokens one after the other: with the caches that our pass inserts, by recomputing, and with PyTorch's by hand.
+
+What PyTorch runs is written as one would by hand for this one shape: caches made once, rows put in place, attention to
+what is there. All sides give the logits of the same token at the same place, which are compared before they are timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tinytorch.autograd import no_grad
+from tinytorch.compile import compile
+from tinytorch.generate import Decoder
+from tinytorch.nn.gpt import GPT, GPTConfig
+from tinytorch.nn.llama import Llama, LlamaConfig
+from tinytorch.random import manual_seed
+from tinytorch.tensor import tensor
+
+from . import peers
+from .rows import Row, Settings, Target, against
+from .same import check_same
+from .timing import paired
+
+SMALL = GPTConfig(vocab_size=65, block_size=512, n_layer=4, n_head=4, n_embd=128, bias=False)  # examples/gpt_2018's
+LARGE = GPTConfig(vocab_size=16384, block_size=512, n_layer=12, n_head=12, n_embd=768, bias=False)  # 98 million
+LLAMA = LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+                    num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=512,
+                    tie_word_embeddings=True)  # 135 million
+Forward = Callable[[Any, int], Any]  # of PyTorch: tokens (1, new) that stand from a position on, to logits
+
+
+def decode(settings: Settings) -> Iterator[Row]:
+    """One token of one sequence, against PyTorch eager with a cache, and against a compiled forward without one."""
+    for name, config, place, target in (
+            ("GPT of 4 layers, 128 wide, token 64", SMALL, 63, 3.0),
+            ("GPT of 98 M parameters, token 256", LARGE, 255, 1.5), ("Llama of 135 M, token 256", LLAMA, 255, 1.5)):
+        yield from _against_torch(name, config, place, target, settings)
+    yield from _against_recomputing(settings)
+
+
+def _against_torch(name: str, config: GPTConfig | LlamaConfig, place: int, target: float,
+                   settings: Settings) -> Iterator[Row]:
+    model, tokens = _model(config), _tokens(config, place + 1)
+    decoder = Decoder(model, 1, 512, threads=settings.threads)
+    decoder.extend(tokens[:, :-1], [0], last=True)
+    one, at = np.ascontiguousarray(tokens[:, -1:]), np.array([place])
+    calls: dict[str, Callable[[], Any]] = {"ours": lambda: decoder.extend(one, at)}
+    if "torch" in settings.peers:
+        torch = peers.torch(settings.threads)
+        forward = (_gpt if isinstance(config, GPTConfig) else _llama)(torch, model, config)
+        one_torch = torch.tensor(one)
+        with torch.inference_mode():
+            forward(torch.tensor(tokens[:, :-1]), 0)
+
+        def theirs() -> Any:
+            with torch.inference_mode():
+                return forward(one_torch, place)
+
+        calls["torch"] = theirs
+    first = check_same(calls)
+    found = paired(calls, settings.seconds, settings.settle)
+    yield against("decode", f"{name}, {settings.with_threads}", found, "torch", Target(target),
+                  f"{1 / found['ours'].median:,.0f} tokens/s", first)
+
+
+def _against_recomputing(settings: Settings) -> Iterator[Row]:
+    """Token 512, without a cache: all 512 are computed again."""
+    model, tokens = _model(SMALL), _tokens(SMALL, 512)
+    decoder, whole = Decoder(model, 1, 512, threads=settings.threads), compile(model, threads=settings.threads)
+    decoder.extend(tokens[:, :-1], [0], last=True)
+    one, at, given = np.ascontiguousarray(tokens[:, -1:]), np.array([511]), tensor(tokens)
+
+    def recomputed() -> Any:
+        with no_grad():
+            return whole(given).numpy()[:, -1:]
+
+    calls = {"ours": lambda: decoder.extend(one, at), "recomputing": recomputed}
+    first = check_same(calls, room=1e-4)
+    found = paired(calls, settings.seconds, settings.settle)
+    ratio = found["ours"].faster_than(found["recomputing"])
+    yield Row("decode", f"token 512 with a cache against recomputing, {settings.with_threads}", ratio, Target(20.0),
+              found["ours"], {"recomputing": found["recomputing"]}, first=first)
+
+
+def _model(config: GPTConfig | LlamaConfig) -> GPT | Llama:
+    manual_seed(0)
+    model = GPT(config) if isinstance(config, GPTConfig) else Llama(config)
+    model.eval()
+    return model
+
+
+def _tokens(config: GPTConfig | LlamaConfig, count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, config.vocab_size, (1, count))
+
+
+# -- PyTorch, by hand --------------------------------------------------------------------------------------------------
+
+
+def _gpt(torch: Any, model: GPT | Llama, config: Any) -> Forward:
+    """The same GPT, eager, with caches (1, heads, time, head_dim)."""
+    F = torch.nn.functional
+    w = {name: torch.tensor(value.numpy()) for name, value in model.state_dict().items()}
+    width, heads = config.n_embd, config.n_head
+    caches = torch.zeros(config.n_layer, 2, 1, heads, config.block_size, width // heads)
+
+    def forward(tokens: Any, at: int) -> Any:
+        time = tokens.shape[1]
+        x = w["transformer.wte.weight"][tokens] + w["transformer.wpe.weight"][at:at + time]
+        for number in range(config.n_layer):
+            layer = f"transformer.h.{number}."
+            y = F.layer_norm(x, (width,), w[layer + "ln_1.weight"])
+            q, k, v = (part.view(1, time, heads, -1).transpose(1, 2)
+                       for part in F.linear(y, w[layer + "attn.c_attn.weight"]).chunk(3, -1))
+            y = _look(F, caches[number], q, k, v, at).transpose(1, 2).reshape(1, time, width)
+            x = x + F.linear(y, w[layer + "attn.c_proj.weight"])
+            y = F.layer_norm(x, (width,), w[layer + "ln_2.weight"])
+            x = x + F.linear(F.gelu(F.linear(y, w[layer + "mlp.c_fc.weight"])), w[layer + "mlp.c_proj.weight"])
+        return F.linear(F.layer_norm(x, (width,), w["transformer.ln_f.weight"]), w["lm_head.weight"])
+
+    return forward
+
+
+def _llama(torch: Any, model: GPT | Llama, config: Any) -> Forward:
+    """The same Llama, eager, with caches (1, key heads, time, head_dim)."""
+    F = torch.nn.functional
+    w = {name: torch.tensor(value.numpy()) for name, value in model.state_dict().items()}
+    width, heads, key_heads = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+    dim = width // heads
+    caches = torch.zeros(config.num_hidden_layers, 2, 1, key_heads, config.max_position_embeddings, dim)
+    speeds = config.rope_theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    angles = torch.arange(config.max_position_embeddings)[:, None] * speeds
+    cos, sin = (f(torch.cat([angles, angles], 1)).float() for f in (torch.cos, torch.sin))
+
+    def turned(x: Any, at: int, time: int) -> Any:
+        low, high = x.chunk(2, -1)
+        return x * cos[at:at + time] + torch.cat([-high, low], -1) * sin[at:at + time]
+
+    def forward(tokens: Any, at: int) -> Any:
+        time = tokens.shape[1]
+        x = w["model.embed_tokens.weight"][tokens]
+        for number in range(config.num_hidden_layers):
+            layer = f"model.layers.{number}."
+            y = F.rms_norm(x, (width,), w[layer + "input_layernorm.weight"], config.rms_norm_eps)
+            q, k, v = (F.linear(y, w[f"{layer}self_attn.{name}_proj.weight"]).view(1, time, -1, dim).transpose(1, 2)
+                       for name in "qkv")
+            y = _look(F, caches[number], turned(q, at, time), turned(k, at, time), v, at)
+            x = x + F.linear(y.transpose(1, 2).reshape(1, time, width), w[layer + "self_attn.o_proj.weight"])
+            y = F.rms_norm(x, (width,), w[layer + "post_attention_layernorm.weight"], config.rms_norm_eps)
+            gate, up = (F.linear(y, w[f"{layer}mlp.{name}_proj.weight"]) for name in ("gate", "up"))
+            x = x + F.linear(F.silu(gate) * up, w[layer + "mlp.down_proj.weight"])
+        return F.linear(F.rms_norm(x, (width,), w["model.norm.weight"], config.rms_norm_eps), w["lm_head.weight"])
+
+    return forward
+
+
+def _look(F: Any, cache: Any, q: Any, k: Any, v: Any, at: int) -> Any:
+    """Put new rows into a layer's cache, and look at what is there: a prompt at 0, or one token anywhere."""
+    end = at + k.shape[2]
+    cache[0, :, :, at:end], cache[1, :, :, at:end] = k, v
+    return F.scaled_dot_product_attention(q, cache[0, :, :, :end], cache[1, :, :, :end], is_causal=at == 0,
+                                          enable_gqa=True)

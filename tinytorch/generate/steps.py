@@ -1,0 +1,45 @@
+"""One token after the other: each sequence goes on from its own last token, until all are at their end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Several
+
+import numpy as np
+
+from .decoder import Decoder
+from .request import Request
+from .sequence import Sequence, Token
+
+
+def begin(decoder: Decoder, request: Request) -> np.ndarray:
+    """Read the prompts; the logits of the first new tokens, (sequences, vocabulary)."""
+    lengths = request.lengths
+    return decoder.extend(request.padded(), np.zeros(len(lengths), np.int64), lengths=lengths, last=True)
+
+
+def one_by_one(decoder: Decoder, sequences: Several[Sequence], request: Request,
+               logits: np.ndarray) -> Iterator[Token]:
+    """Choose, give out, go on; `logits` are those of the prompts' last tokens."""
+    positions, greedy = request.lengths, request.sampling.is_greedy
+    nothing = np.zeros(len(sequences))
+    while True:
+        if request.sampling.repetition_penalty != 1:
+            logits = request.sampling.penalise(logits, [s.context() for s in sequences])
+        chosen = request.sampling.choose(logits, nothing if greedy else request.rng.random(len(sequences)))
+        logprobs = log_softmax_at(logits, chosen) if request.logprobs else None
+        for row, sequence in enumerate(sequences):
+            if sequence.reason is None:
+                yield from sequence.push(int(chosen[row]), None if logprobs is None else float(logprobs[row]))
+        going = [s.reason is None for s in sequences]
+        if not any(going):
+            return
+        logits = decoder.extend(chosen[:, None], positions)[:, -1]
+        positions += going  # those at their end stay where they are: nobody reads them
+
+
+def log_softmax_at(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """ln p of one class of each row, float64 (rows,)."""
+    wide = logits.astype(np.float64)
+    top = wide.max(-1)
+    return np.asarray(wide[np.arange(len(chosen)), chosen] - top - np.log(np.exp(wide - top[:, None]).sum(-1)))
