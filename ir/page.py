@@ -24,6 +24,7 @@ from .cost import graph_cost, node_cost, parameter_bytes
 from .difference import compare
 from .drawing import launches, printable, short_attrs
 from .export import PALETTE
+from .files import write_atomically
 from .graph import Graph, Node, Value
 from .picture import fitting_drawing, picture_css, to_svg
 from .text import HEADER, literal, to_text
@@ -122,7 +123,7 @@ def write_page(path: str | Path | None, stages: Sequence[Stage], title: str,
     text = page(stages, title, kernels)
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text, encoding="utf-8")
+        write_atomically(Path(path), text.encode())
     return text
 
 

@@ -29,6 +29,7 @@ from .plan_memory import ALIGNMENT, Lives
 
 # Nanoseconds on a processor of today: only their ratios matter.
 NS_PER_FLOP, NS_PER_TRANSCENDENTAL, NS_PER_BYTE = 0.01, 0.2, 0.1
+MOST_EXTRA = 4.0  # who would want that
 
 Uses = Mapping[Value, Sequence[int]]
 
@@ -75,12 +76,30 @@ class Facts:
         return {number: NS_PER_FLOP * cost.flops + NS_PER_TRANSCENDENTAL * cost.transcendentals
                 + NS_PER_BYTE * cost.bytes for number, cost in costs.items()}
 
+    @cached_property
+    def whole_time(self) -> float:
+        """Nanoseconds that the graph may need."""
+        return sum(self.time.values())
+
+    @cached_property
+    def least(self) -> int:
+        """Bytes without which some node cannot run, whatever else is let go."""
+        graph, lives = self.graph, self.lives
+
+        def takes(number: int, value: Value) -> int:
+            in_place = any(lives.same_index(graph.nodes[number], value, root) for root in self.reads[number])
+            return 0 if in_place else self.size[value]
+
+        needs = (sum(map(self.size.__getitem__, self.reads[number]))
+                 + max((takes(number, v) for v in self.makes[number]), default=0) for number in self.runs)
+        return max(needs, default=0)
+
     def extra_time(self, moves: Iterable[Move]) -> float:
         """Nanoseconds of all that runs again."""
         return sum(self.time[move.number] for move in moves if move.again is not None)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Move:
     """Node `number` runs; with `again`, for these results alone."""
 
@@ -96,7 +115,8 @@ class Walk:
         bytes_count, gap_counts: exponents of the bytes, and of the distance to the next reader, in the score.
         hints: readers beyond those of the graph.
     Attributes:
-        moves: what runs, in order.
+        moves: what runs, in order; nothing, if that would take `MOST_EXTRA` times as long as the graph, and more.
+        extra: nanoseconds of what runs again.
         reread: who read what besides, as hints for another walk.
     """
 
@@ -109,9 +129,13 @@ class Walk:
         self.alive: dict[Value, None] = {}
         self.bytes = 0
         self.moves: list[Move] = []
+        self.extra = 0.0
         self.reread: dict[Value, set[int]] = {}
         for number in facts.runs:
             self._run(number)
+            if self.extra > MOST_EXTRA * facts.whole_time:
+                self.moves = []
+                break
 
     def _run(self, now: int) -> None:
         facts = self.facts
@@ -124,6 +148,7 @@ class Walk:
             wanted = [v for v in facts.makes[number] if v not in self.alive and (v in locks or self._next(v, now))]
             self._room(wanted, now, locks)
             self.moves.append(Move(number, frozenset(wanted)))
+            self.extra += facts.time[number]
             for value in facts.reads[number]:
                 self.reread.setdefault(value, set()).add(now)
             self._done(number, wanted, now, locks)
@@ -176,8 +201,11 @@ class Walk:
             self._free(min(scores, key=lambda item: item[:2])[2])
 
     def _score(self, value: Value, now: int) -> float | None:
-        """What it costs to let go of a value now, for what it brings; None if it cannot be made again in time."""
+        """What it costs to let go of a value now, for what it brings; None if that is nothing, or it cannot be made
+        again in time."""
         facts, following = self.facts, self._next(value, now)
+        if not facts.size[value]:
+            return None
         if following is None:
             return 0.0
         uses = facts.uses[value]
@@ -223,10 +251,12 @@ def peak(facts: Facts, moves: Sequence[Move]) -> int:
 def with_fewer(facts: Facts, moves: Sequence[Move], budget: int) -> list[Move]:
     """`moves` without those that make again what there is room to keep, the costliest tried first."""
     kept = list(moves)
-    again = sorted((m for m in moves if m.again is not None), key=lambda m: facts.time[m.number], reverse=True)
-    for move in again:
-        trial = [m for m in kept if m is not move]
+    places = sorted((n for n, m in enumerate(moves) if m.again is not None), key=lambda n: -facts.time[moves[n].number])
+    left_out: set[int] = set()
+    for place in places:
+        trial = [m for n, m in enumerate(moves) if n != place and n not in left_out]
         if peak(facts, trial) <= budget:
+            left_out.add(place)
             kept = trial
     return without_unread(facts, kept)
 

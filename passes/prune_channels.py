@@ -3,9 +3,9 @@
     units = find_units(graph)                              # what can be removed, and what goes with it
     RemoveChannels({"conv1_weight": (0, (3, 5))})(graph)   # outputs 3 and 5 of that weight, and all that goes with them
 
-`prune_rules` finds what goes together: output channels of a layer, norm parameters and statistics, the input channels of
-all that reads them, the other branch of a residual sum. If what is removed was zero in all these arrays, the outputs of
-the smaller graph are those of the greater one; so choose what is nearly zero, and train on.
+`prune_rules` finds what goes together: output channels of a layer, norm parameters and statistics, the input channels
+of all that reads them, the other branch of a residual sum. If what is removed was zero in all these arrays, the outputs
+of the smaller graph are those of the greater one; so choose what is nearly zero, and train on.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def find_units(graph: Graph, removable: Sequence[Value] | None = None) -> tuple[
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4, 10)).eval()
     >>> for family in find_units(tt.trace(model, tt.zeros(1, 3, 4, 4))):
     ...     print(family.made_by, len(family.units), family.kind, family.reason)
-    ('0_weight',) 8 channels None
-    ('3_weight',) 10 neurons it is output 0 of sequential
+    ('_0_weight',) 8 channels None
+    ('_3_weight',) 10 neurons it is output 0 of sequential
     """
     graph = RemoveDead()(graph)
     spread, parts = Spread().through(graph), dict[int, list[tuple[Value, int, tuple[int, ...]]]]()

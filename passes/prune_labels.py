@@ -61,14 +61,12 @@ class Labels:
 
     def unite(self, a: Mark, b: Mark) -> None:
         """Element by element, after broadcasting: what goes with a goes with b."""
-        pairs = np.stack([side.ravel() for side in np.broadcast_arrays(a, b)], 1)
-        for x, y in np.unique(pairs, axis=0):
-            self._join(int(x), int(y))
+        for x, y in set(zip(*(side.ravel().tolist() for side in np.broadcast_arrays(a, b)), strict=True)):
+            x, y = self.find(x), self.find(y)
+            if x != y:
+                self._join(min(x, y), max(x, y))
 
-    def _join(self, x: int, y: int) -> None:
-        first, second = sorted((self.find(x), self.find(y)))
-        if first == second:
-            return
+    def _join(self, first: int, second: int) -> None:
         self.parents[second] = first
         if second in self.reasons:
             self.reasons.setdefault(first, self.reasons.pop(second))

@@ -23,6 +23,18 @@ from tinytorch.ir.types import Shape
 from .prune_labels import Labels, Mark, Marks, axes_of
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a slice takes of an axis: elements start, start + step, …; the mark of those, and that of the whole axis."""
+
+    start: int
+    size: int
+    step: int
+    mark: Mark
+    whole: Mark
+    where: str
+
+
 @dataclass
 class Spread:
     """The marks of each value of a graph."""
@@ -30,10 +42,11 @@ class Spread:
     labels: Labels = field(default_factory=Labels)
     marks: dict[Value, Marks] = field(default_factory=dict)
     known: set[Value] = field(default_factory=set)  # what depends on bound arrays alone: weights
-    slices: dict[tuple[Value, int], list[tuple[int, int, int, Mark, str]]] = field(default_factory=dict)
+    parts: dict[tuple[Value, int], list[Part]] = field(default_factory=dict)
 
     def through(self, graph: Graph) -> Spread:
-        """Pass all nodes (all of which count: see `RemoveDead`), until all sets of labels can be cut out of all tensors; gives itself."""
+        """Pass all nodes (which must all count: see `RemoveDead`), and go on until every set of labels can be cut
+        out of every tensor; gives itself."""
         for value in graph.inputs:
             self.marks[value] = self.fresh(value.shape) if value in graph.bound else []
             if value in graph.bound:
@@ -42,10 +55,11 @@ class Spread:
         for number, value in enumerate(graph.outputs):
             for mark in self.marks[value]:
                 self.labels.lock(mark, f"it is output {number} of {graph.name}")
-        self._check_slices()
+        self._check_parts()
         many = [mark for marks in self.marks.values() for mark in marks if len(axes_of(mark)) > 1]
-        while any([self.labels.straighten(mark) for mark in many]):
-            pass
+        changed = True
+        while changed:
+            changed = sum(self.labels.straighten(mark) for mark in many) > 0
         return self
 
     def fresh(self, shape: Shape, axes: Sequence[int] | None = None) -> Marks:
@@ -110,19 +124,18 @@ class Spread:
 
         return [([m.reshape(front(m.shape)) for m in self.marks[v]], front(v.shape)) for v in node.inputs]
 
-    def _check_slices(self) -> None:
+    def _check_parts(self) -> None:
         """Parts that together are a whole axis lose the same, if they are equal (chunks); of others all must stay."""
-        for (value, axis), parts in self.slices.items():
-            places = sorted({(start, size) for start, size, *_ in parts})
+        for (value, axis), parts in self.parts.items():
+            places = sorted({(part.start, part.size) for part in parts})
             ends = [0, *(start + size for start, size in places)]
-            whole = [start for start, _ in places] == ends[:-1] and ends[-1] == value.shape[axis]
-            if not whole or any(step != 1 for _, _, step, *_ in parts):
-                for *_, mark, where in parts:
-                    self.labels.lock(mark, f"{where} takes a part of it")
+            is_whole = [start for start, _ in places] == ends[:-1] and ends[-1] == value.shape[axis]
+            if not is_whole or any(part.step != 1 for part in parts):
+                for part in parts:
+                    self.labels.lock(part.whole, f"{part.where} takes a part of it")
             elif len({size for _, size in places}) == 1:
-                for *_, mark, _ in parts[1:]:
-                    if mark.shape == parts[0][3].shape:
-                        self.labels.unite(mark, parts[0][3])
+                for part in parts[1:]:
+                    self.labels.unite(part.mark, parts[0].mark)
 
 
 def place(node: Node) -> str:
@@ -237,11 +250,12 @@ def _slice(spread: Spread, node: Node) -> Marks:
                 continue
             if axis != axes_of(mark)[0]:  # a part of each head: heads go
                 mark = spread.labels.tie(mark, [a for a in axes_of(mark) if a != axis])
-            else:
-                mark = mark.take(range(start[axis], start[axis] + size[axis] * step[axis], step[axis]), axis)
-                part = (start[axis], size[axis], step[axis], mark, place(node))
-                if size[axis] > 1 or len(axes_of(mark)) == 0:
-                    spread.slices.setdefault((x, axis), []).append(part)
+                continue
+            part = mark.take(range(start[axis], start[axis] + size[axis] * step[axis], step[axis]), axis)
+            if size[axis] > 1 or not axes_of(part):
+                taken = Part(start[axis], size[axis], step[axis], part, mark, place(node))
+                spread.parts.setdefault((x, axis), []).append(taken)
+            mark = part
         if axes_of(mark):
             found.append(mark)
     return found
@@ -351,7 +365,8 @@ def _matmul(spread: Spread, node: Node) -> Marks:
         return [np.expand_dims(mark.transpose(turn), rank - 2 + missing) for mark in marks]
 
     turn_x, turn_y = node.attrs["transpose_x"], not node.attrs["transpose_y"]
-    sides = [(wide(x_marks, turn_x, 1), joint(x_shape, turn_x, 1)), (wide(y_marks, turn_y, 0), joint(y_shape, turn_y, 0))]
+    sides = [(wide(x_marks, turn_x, 1), joint(x_shape, turn_x, 1)),
+             (wide(y_marks, turn_y, 0), joint(y_shape, turn_y, 0))]
     kept = [_summed(spread, marks, rank) for marks, _ in sides]
     depth = [[mark for mark in marks if axes_of(mark) == (rank,)] for marks, _ in sides]
     if all(depth) and spread.known.intersection((x, y)):

@@ -97,7 +97,7 @@ def find_layers(graph: Graph) -> list[FoundLayer]:
 def _is_layer(node: Node, known: Iterable[Value]) -> bool:
     if node.op not in LAYERS or node.inputs[1] not in known or node.inputs[0] in known:
         return False
-    x, weight, *bias = node.inputs
+    weight, *bias = node.inputs[1:]
     if any(v.dtype.name != "f32" for v in node.inputs) or any(v not in known for v in bias):
         return False
     return node.op is not ops.matmul or (len(weight.shape) == 2 and not node.attrs["transpose_x"])

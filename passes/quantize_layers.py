@@ -6,9 +6,10 @@ Of x ≈ (q - z) · s, with q of one byte, and of a weight w ≈ v · t, with a 
 
     Σ x w + b  ≈  (Σ q v + c) · s t        c = round(b / s t) - z Σ v      the offset, one i32 for each output
 
-where Σ q v is exact (`quad_matmul`, `quad_convolve`) and c is known beforehand. Outside an image stands z, which means 0.
-What several layers read is quantised once, and who reads it besides, as a residual sum does, reads the bytes too. The
-results are f32; `MoveGrids` then carries bytes through pools and views, and has one multiplication where there were two.
+where Σ q v is exact (`quad_matmul`, `quad_convolve`) and c is known beforehand. Outside an image stands z, which means
+0. What several layers read is quantised once, and who reads it besides, as a residual sum does, reads the bytes too.
+The results are f32; `MoveGrids` then carries bytes through pools and views, and has one multiplication where there were
+two.
 
 A layer without a grid for x gets one at each call, from the numbers that come: one for each row of a matrix, and for
 each image (dynamic quantisation).
@@ -146,7 +147,7 @@ class LayerWriter:
         if value not in self.grids or value in self.graph.inputs or value in self.graph.outputs:
             return self.same.get(value, value)
         grid = self.grids[value]
-        return ops.dequantize(self._bytes(value, grid), grid.scale, grid.zero).payload  # type: ignore[no-any-return]
+        return ops.dequantize(self._bytes(value, grid), grid.scale, grid.zero).payload
 
     def _bytes(self, value: Value, grid: Grid) -> Any:
         key = value, grid

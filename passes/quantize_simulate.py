@@ -43,7 +43,7 @@ class _Simulation(LayerWriter):
     def read(self, value: Value) -> Value:
         if value not in self.grids or value in self.graph.inputs or value in self.graph.outputs:
             return self.same.get(value, value)
-        return self._rounded(self.first[value]).payload  # type: ignore[no-any-return]
+        return self._rounded(self.first[value]).payload
 
     def _chosen(self, found: FoundLayer, rounded: Any, exact: Any) -> Any:
         """`rounded` where the layer's switch is on."""

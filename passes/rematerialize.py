@@ -43,6 +43,7 @@ SCORES = ((1.0, 1.0), (1.0, 0.5), (1.0, 2.0))  # how much bytes count, and how m
 ROUNDS = 3  # walks that learn from one another
 TIGHT = (0.5, 0.35, 0.25, 0.18, 0.12, 0.0)  # of all: where to look for the smallest budget
 BEST = 6  # of the ways that fit: those that are looked at closely
+TRIES = 3  # to name a smaller budget
 MANY = 1000  # nodes: of more, fewer walks are tried
 MARGINS = (1.0, 0.97, 0.93, 0.88)  # of the budget: plans have gaps
 
@@ -62,6 +63,7 @@ class Rematerialize:
     budget: int | float
 
     def __call__(self, graph: Graph, /) -> Graph:
+        graph = RemoveDead()(graph)
         whole = plan_memory(graph).size
         budget = bytes_of(self.budget, whole)
         if whole <= budget:
@@ -70,16 +72,29 @@ class Rematerialize:
         found = _fitted(facts, budget)
         if found is not None:
             return found
-        smallest = min(plan_memory(rebuilt(facts, moves)).size for moves in _tight(facts))
-        while (smaller := _fitted(facts, smallest - 1)) is not None:
-            smallest = plan_memory(smaller).size
+        smallest = _smallest(facts, whole)
         raise BudgetError(f"Rematerialize({self.budget}): the intermediates of {graph.name} need {whole:,} bytes, and "
                           f"{smallest:,} with all computed again that can be; {budget:,} are not enough. The smallest "
                           f"budget that can be met is {smallest}", smallest)
 
 
+def _smallest(facts: Facts, whole: int) -> int:
+    """A budget that can be met, as small as a few tries find."""
+    smallest = min((plan_memory(rebuilt(facts, moves)).size for moves in _tight(facts)), default=whole)
+    impossible = facts.least - 1
+    for _ in range(TRIES):
+        found = _fitted(facts, (smallest + impossible) // 2)
+        if found is None:
+            impossible = (smallest + impossible) // 2
+        else:
+            smallest = plan_memory(found).size
+    return smallest
+
+
 def _fitted(facts: Facts, budget: int) -> Graph | None:
     """The graph within the budget, if a way is found."""
+    if budget < facts.least:
+        return None
     for moves in chain(_promising(facts, budget), _tight(facts)):
         if peak(facts, moves) <= budget:
             found = rebuilt(facts, moves)
@@ -104,12 +119,12 @@ def _promising(facts: Facts, budget: int) -> Iterator[list[Move]]:
     """Ways that should fit, the cheapest first, and then ways with some room to spare."""
     many = len(facts.runs) > MANY
     limits, scores = (LIMITS[1:4], SCORES[:1]) if many else (LIMITS, SCORES)
-    ways = [without_unread(facts, walk.moves)
-            for part in limits for walk in _walks(facts, int(part * budget), scores)]
-    ways.sort(key=facts.extra_time)
+    found = (without_unread(facts, walk.moves) for part in limits for walk in _walks(facts, int(part * budget), scores))
+    ways = sorted(dict.fromkeys(map(tuple, found)), key=facts.extra_time)
+    peaks = [peak(facts, moves) for moves in ways]
     for margin in MARGINS:
         aim = int(margin * budget)
-        fitting = islice((moves for moves in ways if peak(facts, moves) <= aim), BEST)
+        fitting = islice((moves for moves, most in zip(ways, peaks, strict=True) if most <= aim), BEST)
         yield from sorted((with_fewer(facts, moves, aim) for moves in fitting), key=facts.extra_time)[:2]
 
 
@@ -126,6 +141,8 @@ def _walks(facts: Facts, limit: int, scores: Iterable[tuple[float, float]]) -> I
         hints: dict[Value, list[int]] = {}
         for _ in range(ROUNDS):
             walk = Walk(facts, limit, bytes_count, gap_counts, hints)
+            if not walk.moves:
+                break  # given up
             hints = {value: sorted(readers) for value, readers in walk.reread.items()}
             yield walk
 

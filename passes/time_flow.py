@@ -28,6 +28,7 @@ import numpy as np
 from tinytorch.ir import Builder, Graph, Kind, Node, Op, Operand, Value, ops
 from tinytorch.ir.errors import PassError, TinyTorchError
 
+from .fold_constants import frozen, is_frozen
 from .time_axis import BATCH, KEYS, ROWS, Axis, Factor, Lay, home, joined, labels, renamed, shape_of
 
 FREE, AS_ROWS, AS_KEYS, TABLE = "free", "rows", "keys", "table"  # how an operand is read
@@ -80,16 +81,22 @@ class Flow:
     bands: dict[Node, int | None] = field(default_factory=dict)
     heads: dict[Value, tuple[Value, int]] = field(default_factory=dict)  # of keys: what they repeat, how many heads
     arrays: dict[Value, np.ndarray] = field(default_factory=dict)
-    unknown: set[Value] = field(default_factory=set)  # results that depend on tokens, of which there is no fact
+    known: dict[Any, tuple[float | None, float]] = field(default_factory=dict)  # see `later`
+    literal: dict[Value, bool] = field(default_factory=dict)
+    read: set[Value] = field(default_factory=set)  # by the nodes that are being seen, or by who wants their results
 
     # -- the walk ------------------------------------------------------------------------------------------------------
+
+    def see_all(self, nodes: Sequence[Node], results: Sequence[Value]) -> None:
+        """Learn what there is to know of nodes that give these results."""
+        self.read = {*results, *(v for node in nodes for v in node.inputs)}
+        for node in nodes:
+            self.see(node)
 
     def see(self, node: Node) -> None:
         """Learn what there is to know of the results of `node`."""
         if any(v in self.same for v in node.inputs):
             node = replace(node, inputs=tuple(self.same.get(v, v) for v in node.inputs))
-        if any(v in self.unknown for v in node.inputs):
-            raise self.refusal(node, "it reads a result of attention that a cache does not give: log Σ exp of scores")
         if not any(v in self.facts for v in node.inputs):
             self._keep(node)
             return
@@ -97,7 +104,6 @@ class Flow:
         fact = rule(self, node) if rule else None
         if fact is not None:
             self.facts[node.output] = fact
-            self.unknown.update(node.outputs[1:])
             self._keep(node)
         elif node.op.expand is not None:
             self._open(node)
@@ -113,8 +119,7 @@ class Flow:
         pieces, results, bound = _expansion(node)
         self.bound |= bound
         inner = replace(self, nodes=[], meetings={}, cached={}, guarded=set(), bands={})
-        for piece in pieces:
-            inner.see(piece)
+        inner.see_all(pieces, results)
         results = [inner.same.get(v, v) for v in results]
         if inner.is_by_rows and all(v in self.facts for v in results) and self._fits(node, results):
             self.facts |= {new: self.facts[old] for new, old in zip(node.outputs, results, strict=True)}
@@ -249,8 +254,31 @@ class Flow:
             self.arrays |= {v: np.asarray(array) for v, array in zip(node.outputs, results, strict=True)}
         return self.arrays[value]
 
-    def later(self, value: Value, to: Sequence[int], axes: Mapping[int, Axis]) -> np.ndarray:
-        """The elements of such a value where the key is later than the row, (…, pairs)."""
+    def is_literal(self, value: Value) -> bool:
+        """Whether a value is made of literals alone."""
+        if value not in self.literal:
+            node = self.producer.get(value)
+            self.literal[value] = node is not None and all(map(self.is_literal, node.inputs))
+        return self.literal[value]
+
+    def table(self, value: Value) -> np.ndarray:
+        """The array of a value that is made of literals: the same one each time, which nobody can write."""
+        if not is_frozen(self.numbers(value)):
+            self.arrays[value] = frozen(self.arrays[value])
+        return self.arrays[value]
+
+    def later(self, value: Value, to: Sequence[int], axes: Mapping[int, Axis]) -> tuple[float | None, float]:
+        """Of the elements of such a value where the key is later than the row: the number that all are, if they are one
+        number, and the greatest."""
+        key = (value, tuple(to), tuple(sorted(axes.items())))
+        if key not in self.known:
+            found = self._later(value, to, axes)
+            first = found.flat[0]
+            self.known[key] = float(first) if (found == first).all() else None, float(found.max())
+        return self.known[key]
+
+    def _later(self, value: Value, to: Sequence[int], axes: Mapping[int, Axis]) -> np.ndarray:
+        """Those elements, (…, pairs)."""
         array = self.numbers(value)
         factors = split(value.shape, to, axes)
         array = array.reshape([factor.extent for factor in factors])

@@ -42,8 +42,7 @@ def follow(graph: Graph) -> Flow:
     batch, capacity = tokens[0].shape
     flow = Flow(graph, capacity, RULES)
     flow.facts[tokens[0]] = Fact((joined((Factor(batch, BATCH),)), (Factor(capacity, ROWS),)))
-    for node in graph.nodes:
-        flow.see(node)
+    flow.see_all(graph.nodes, graph.outputs)
     for number, value in enumerate(graph.outputs):
         fact = flow.facts.get(flow.same.get(value, value))
         if fact is None or KEYS in labels(fact.lay):
@@ -111,8 +110,7 @@ def _fill(flow: Flow, node: Node, places: Sequence[tuple[int, ...]], axes: Mappi
         if value in flow.facts:
             known.append(flow.facts[value].fill)
         else:
-            later = flow.later(value, to, axes)
-            known.append(later.flat[0] if (later == later.flat[0]).all() else None)
+            known.append(flow.later(value, to, axes)[0])
     with np.errstate(all="ignore"):
         found = {_number(node.op.eval(*(np.asarray(probe[n] if k is None else k).astype(v.dtype.np)
                                         for n, (k, v) in enumerate(zip(known, node.inputs, strict=True))),
@@ -128,8 +126,7 @@ def _number(array: np.ndarray) -> float:
 def _adds_low(flow: Flow, node: Node, places: Sequence[tuple[int, ...]], axes: Mapping[int, Axis]) -> bool:
     """Whether a mask is added that is low at all later keys."""
     return node.op is ops.add and any(
-        bool((flow.later(v, to, axes) <= LOW).all())
-        for v, to in zip(node.inputs, places, strict=True) if v not in flow.facts)
+        flow.later(v, to, axes)[1] <= LOW for v, to in zip(node.inputs, places, strict=True) if v not in flow.facts)
 
 
 def reduce(flow: Flow, node: Node) -> Fact:
@@ -279,14 +276,13 @@ def _fill_of(flow: Flow, value: Value, to: tuple[int, ...], axes: Mapping[int, A
         return flow.facts[value].fill
     if not any(n != 1 and labels((axes.get(place, ()),)) & {ROWS} for n, place in zip(value.shape, to, strict=True)):
         return None
-    later = flow.later(value, to, axes)
-    return float(later.flat[0]) if (later == later.flat[0]).all() else None
+    return flow.later(value, to, axes)[0]
 
 
 def attend(flow: Flow, node: Node) -> Fact | None:
     """Causal attention, maybe of a window, reads the caches; any other is opened."""
     q, k, v = node.inputs[:3]
-    if not all(t in flow.facts for t in (q, k, v)) or flow.graph.users.get(node.outputs[1]):
+    if not all(t in flow.facts for t in (q, k, v)) or node.outputs[1] in flow.read:
         return None
     batch, time = _tokens_lay(flow)
     if any((fact := flow.facts[t]).lay[:2] != (batch, time) or labels(fact.lay[2:]) for t in (q, k, v)):
@@ -332,6 +328,8 @@ def _tokens_lay(flow: Flow) -> Lay:
 
 def _band(flow: Flow, node: Node) -> int | None:
     """How many keys up to its own a query sees, if that is all there is to the mask."""
+    if len(node.inputs) == 3:
+        return flow.capacity
     own = np.arange(flow.capacity)
     distance = own[:, None] - own
     seen = distance >= 0 if node.attrs["causal"] else np.ones(distance.shape, bool)

@@ -161,22 +161,28 @@ class Extension:
         value, meeting = node.inputs[number], self.flow.meetings[node]
         to, axes = meeting.places[number], meeting.axes
         full = (*range(meeting.lead - sum(place < meeting.lead for place in to)), *to)
-        key = (value, full, count, tuple(sorted((place, axis) for place, axis in axes.items())))
-        if key not in self.tables:
-            x = self._made(value, full, axes, count)
-            if node.op.kind is not Kind.POINTWISE:  # others do not repeat
-                own = (*(1,) * (len(full) - len(to)), *value.shape)
-                x = ops.broadcast_to(x, [shape_of((axes[place],), {ROWS: count})[0] if n != 1 else m
-                                         for place, n, m in zip(full, own, x.shape, strict=True)])
-            self.tables[key] = x
-        return self.tables[key]
+        x = self._made(value, full, axes, count)
+        if node.op.kind is Kind.POINTWISE:  # it repeats
+            return x
+        own = (*(1,) * (len(full) - len(to)), *value.shape)
+        return ops.broadcast_to(x, [shape_of((axes[place],), {ROWS: count})[0] if n != 1 else m
+                                    for place, n, m in zip(full, own, x.shape, strict=True)])
 
     def _made(self, value: Value, full: tuple[int, ...], axes: Mapping[int, Axis], count: int) -> Any:
+        """Those rows: computed where elements are, taken where they are known."""
+        key = (value, full, count, tuple(sorted(axes.items())))
+        if key not in self.tables:
+            self.tables[key] = self._make(value, full, axes, count)
+        return self.tables[key]
+
+    def _make(self, value: Value, full: tuple[int, ...], axes: Mapping[int, Axis], count: int) -> Any:
         node = self.flow.producer.get(value)
         shape = (*(1,) * (len(full) - len(value.shape)), *value.shape)
         timed = [n != 1 and ROWS in labels((axes.get(p, ()),)) for n, p in zip(shape, full, strict=True)]
         if not any(timed):
             return Operand(value)
+        if node is not None and node.op is ops.broadcast_to:
+            return self._made(node.inputs[0], full, axes, count)
         if node is not None and node.op.kind is Kind.POINTWISE:
             return bind(node.op, *(self._made(v, full, axes, count) for v in node.inputs), **node.attrs)
         if node is not None and node.op is ops.iota:
@@ -187,13 +193,22 @@ class Extension:
                 return ops.cast(self._placed(self._index(count), [], full, axes, count), node.attrs["dtype"])
         factors = split(shape, full, axes)
         order = in_front(factors, BATCH, ROWS)
-        x = turned(shaped(Operand(value), [f.extent for f in factors]), order)
+        x = turned(shaped(self._kept(value), [f.extent for f in factors]), order)
         index = self._index(count)
         if any(f.label == BATCH for f in factors):
             x = ops.reshape(x, (self.batch * self.capacity, *x.shape[2:]))
             index = index + ops.iota((self.batch, 1), 0) * self.capacity
         held = [place for n, place in zip(shape, full, strict=True) if n != 1]
         return self._placed(ops.take(x, index, 0), held, full, axes, count)
+
+    def _kept(self, value: Value) -> Any:
+        """A table to take rows from; one that is made of literals alone is made here, once."""
+        if not self.flow.is_literal(value):
+            return Operand(value)
+        if ("kept", value) not in self.tables:
+            self.tables["kept", value] = self.build.input(f"{value.hint}_table", value.type,
+                                                          bound=self.flow.table(value))
+        return self.tables["kept", value]
 
     def _placed(self, x: Any, held: Sequence[int], full: Sequence[int], axes: Mapping[int, Axis], count: int) -> Any:
         """x (batch, rows, other factors of the axes `held`), each where the common axes have it."""

@@ -11,19 +11,9 @@ from tinytorch.ir.layout import runs
 from tinytorch.ir.types import row_major_strides
 
 from .expression import checked_extent, expression, is_storage, literal
+from .images import Windows, plan_lines, plan_tiles, plan_windows
 from .launch import SCRATCH, ArgumentTable, Launch, Ref, ScratchStride, Word
-from .matmul import (
-    SCRATCH_WORD,
-    Epilogue,
-    MatmulPlan,
-    Windows,
-    emit_matmul,
-    first_word,
-    plan_lines,
-    plan_matmul,
-    plan_tiles,
-    plan_windows,
-)
+from .matmul import SCRATCH_WORD, Epilogue, MatmulPlan, emit_matmul, first_word, plan_matmul
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ Each may compute C^T = B^T A^T instead (`swapped`): B plays the left operand, an
 Quads and pairs of small numbers (`microkernel.py`) take "tile", as they are: their left operand is rows, their right
 one lies as the weights of `quad_matmul` do.
 
-Convolutions are products too, and never swapped: of windows of images, by the method "tile" (`plan_windows`,
-`windows_text.py`), or of tiles of images, place by place, by a method of its own, "winograd" (`plan_tiles`).
+Convolutions are products too, and never swapped: `images.py` plans them.
 """
 
 from __future__ import annotations
@@ -29,21 +28,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
-from tinytorch.ir.types import Shape
-
 from .build import KernelSource, vector_bits
-from .matmul_text import (
-    DOT_COLS,
-    DOT_ROWS,
-    FIRST_WORD,
-    IMAGE_SIZES,
-    IMAGE_WORDS,
-    SIZES,
-    dot_text,
-    loop_text,
-    tile_text,
-)
-from .winograd import scratch_layout, tiles_an_item, winograd_text
+from .matmul_text import DOT_COLS, DOT_ROWS, FIRST_WORD, IMAGE_WORDS, SIZES, dot_text, loop_text, tile_text
+from .winograd import winograd_text
 
 SCRATCH_WORD = 2
 TILED = ("f32", "f64")
@@ -53,8 +40,6 @@ VECTORS = 2               # side by side in a tile
 DEPTH_BLOCK = 1024        # the longest run along k that a tile sums up in one go
 ITEM_SIDE = 1024          # rows and columns of a block of C whose tiles, or whose packed A, must wait in scratch
 PANEL_BYTES = 512 << 10   # packed panels of B are to stay in the second-level cache
-STAGE_BYTES = 128 << 10   # of padded lines of images in scratch: they are read from the second-level cache
-ITEM_PIXELS = 256         # of a work item, if there are so many
 SERIAL_STEPS = 10_000     # with less work than this (about 3 us) a second thread costs more than it brings
 ENDLESS = 1 << 40
 
@@ -117,7 +102,7 @@ class MatmulPlan:
 
 
 @dataclass(frozen=True)
-class _Product:
+class Product:
     """A product as a kernel sees it: left (rows, depth) times right (depth, cols), with their leading dimensions."""
 
     form: MatmulForm
@@ -179,126 +164,24 @@ def plan_matmul(m: int, n: int, k: int, *, lda: int, ldb: int, transpose_a: bool
     lanes = bits // 8 // SIZES[element]
     form = MatmulForm(transpose_a, transpose_b, len(batch), element, "loop", False, lanes, TILE_ROWS[bits])
     if element in GROUPED:
-        vectors, height = _shape_of_tiles(n, lanes, bits) if m > 1 else _shape_of_row(n, lanes)
+        vectors, height = shape_of_tiles(n, lanes, bits) if m > 1 else _shape_of_row(n, lanes)
         form = replace(form, method="tile", vectors=vectors, tile_rows=(height, min(height, form.tile_rows[1])))
-    product = min(_ways(_Product(form, m, n, k, lda, ldb)), key=lambda way: _steps(_typical(way)))
+    product = min(_ways(Product(form, m, n, k, lda, ldb)), key=lambda way: steps_of(_typical(way)))
     matrices = prod(batch)
-    busy = threads if matrices * _steps(product) >= SERIAL_STEPS else 1
-    block = {"tile": _block_tiles, "dot": _block_dots, "loop": _block_loops}[product.form.method]
+    busy = threads if matrices * steps_of(product) >= SERIAL_STEPS else 1
+    block = {"tile": block_tiles, "dot": _block_dots, "loop": _block_loops}[product.form.method]
     blocking = block(product, matrices, busy)
-    scratch = _up(blocking.scratch, 64)
+    scratch = round_up(blocking.scratch, 64)
     strides = (*b_strides, *a_strides) if product.form.swapped else (*a_strides, *b_strides)
     words = (0, 0, 0, scratch, product.rows, product.cols, k, product.left_ld, product.right_ld,
              *blocking.grid, *blocking.words, *batch, *strides)
     extent = matrices * prod(blocking.grid) if m and n else 0
-    return MatmulPlan(product.form, words, extent, _chunks(extent, busy), scratch)
+    return MatmulPlan(product.form, words, extent, chunks_of(extent, busy), scratch)
 
 
-@dataclass(frozen=True)
-class Windows:
-    """How the windows of images lie, of one group of channels; strides of x in elements.
-
-    Of quads and pairs, `channels` counts those, which lie side by side, and strides are in single numbers but the last.
-    """
-
-    images: int
-    size: Shape
-    out_size: Shape
-    kernel: Shape
-    channels: int
-    x_strides: Shape
-    stride: Shape
-    low: Shape
-    dilation: Shape
-    spread: Shape
-    outside: int = 0  # what bytes outside an image are
-
-
-def plan_windows(windows: Windows, cols: int, *, groups: int, element: str, threads: int) -> MatmulPlan:
-    """Plan the product of windows of images with a weight (kernel_h · kernel_w · channels, groups · cols): `convolve`.
-
-    A group takes its own channels of x and its own columns. Epilogues see pixel i and column j of group b.
-    """
-    bits = vector_bits()
-    lanes = bits // 8 // SIZES[element]
-    vectors, height = _shape_of_tiles(cols, lanes, bits)
-    pixels = prod(_up(n, s) for n, s in zip(windows.out_size, windows.spread, strict=True))
-    # Tiles end where an image does, and the table of one serves all images, unless that leaves many rows empty.
-    batches = windows.images if _up(pixels, height) <= 1.07 * pixels else 1
-    images = windows.images // batches
-    rank = int(groups > 1)
-    form = MatmulForm(False, False, rank, element, "tile", False, lanes, (height, 0), vectors, "windows")
-    depth = prod(windows.kernel) * windows.channels
-    product = _Product(form, batches * _up(images * pixels, height), cols, depth, 0, groups * cols)
-    busy = threads if groups * _steps(product) >= SERIAL_STEPS else 1
-    blocking = _block_tiles(product, groups, busy)
-    table_at = _up(blocking.scratch, 64)
-    table = (56 + 16 * prod(windows.kernel)) * height + 8 * prod(windows.kernel)
-    table += ((windows.channels - 1) * windows.x_strides[3] + 1) * product.size
-    scratch = _up(table_at + table, 64)
-    words = (0, 0, 0, scratch, product.rows, cols, depth, 0, product.right_ld, *blocking.grid, *blocking.words,
-             *((groups, windows.channels * windows.x_strides[3], cols) if rank else ()),
-             *windows.size, *windows.out_size, *windows.kernel, windows.channels, *windows.x_strides, *windows.stride,
-             *windows.low, *windows.dilation, *windows.spread, images, batches, table_at,
-             windows.outside)
-    extent = groups * prod(blocking.grid)
-    return MatmulPlan(form, words, extent, _chunks(extent, busy), scratch)
-
-
-def plan_lines(windows: Windows, cols: int, *, element: str, threads: int) -> MatmulPlan:
-    """Plan the product of windows of images of quads or pairs with a weight: `quad_convolve` where it has one group,
-    and is not dilated along its rows. `windows.channels` counts elements of a row of the kernel, kw · C of them; its
-    strides are in single numbers, and pixels lie side by side.
-    """
-    bits = vector_bits()
-    size = SIZES[element]
-    lanes, bytes_a_number = bits // 8 // size, IMAGE_SIZES[element]
-    vectors, height = _shape_of_tiles(cols, lanes, bits)
-    form = MatmulForm(False, False, 0, element, "tile", False, lanes, (height, 0), vectors, "lines")
-    (high, wide), (out_high, out_wide), kernel_h = windows.size, windows.out_size, windows.kernel[0]
-    (low_h, low_w), (stride_h, stride_w), gap = windows.low, windows.stride, windows.dilation[0]
-    x_n, x_h, pixel = (n * bytes_a_number for n in windows.x_strides[:3])
-    depth = kernel_h * windows.channels
-    edge, skip = max(low_w, 0) * pixel, max(-low_w, 0) * pixel
-    row_bytes, reach = wide * pixel - skip, (out_wide - 1) * stride_w * pixel + windows.channels * size
-    lines = (out_high - 1) * stride_h + (kernel_h - 1) * gap + 1
-    staged = low_h > 0 or low_h + high < lines or edge > 0 or reach > row_bytes
-    pitch = _up(max(edge + row_bytes, reach), 64)
-    busy = threads if windows.images * out_high * out_wide * cols * depth >= SERIAL_STEPS * lanes * 2 else 1
-    images, tall = _items_of_lines(windows, lines * pitch, busy)
-    bands = _ceil(out_high, tall)
-    items = _ceil(windows.images, images) * bands
-    rows = _up(images * tall * out_wide, height)
-    product = _Product(form, rows, cols, depth, 0, cols)
-    blocking = _block_tiles(product, items, 1, (1, min(_ceil(cols, vectors * lanes), _ceil(busy, items))))
-    stage_lines = (tall - 1) * stride_h + (kernel_h - 1) * gap + 1
-    pitches = (pitch, stage_lines * pitch) if staged else (x_h, x_n)
-    table_at = _up(blocking.scratch, 64)
-    stage_at = _up(table_at + 8 * images * tall * out_wide, 64)
-    scratch = stage_at + (images * stage_lines * pitch if staged else 0)
-    words = (0, 0, 0, scratch, items * rows, cols, depth, 0, cols, items, blocking.grid[1], *blocking.words,
-             high, row_bytes, tall, out_high, out_wide, kernel_h, windows.channels, *windows.x_strides[:2], pixel,
-             stride_h, stride_w, low_h, edge, skip, gap, windows.images, images, bands, *pitches, stage_lines,
-             windows.outside, int(staged), table_at, stage_at)
-    extent = items * blocking.grid[1]
-    return MatmulPlan(form, words, extent, _chunks(extent, busy), scratch)
-
-
-def _items_of_lines(windows: Windows, image_bytes: int, threads: int) -> tuple[int, int]:
-    """(images, output lines of one) of a work item: not too much memory, not too few pixels, enough for all threads."""
-    high, wide = windows.out_size
-    share = _ceil(windows.images, 2 * threads) if threads > 1 else windows.images
-    images = max(1, min(share, _ceil(ITEM_PIXELS, high * wide), STAGE_BYTES // image_bytes))
-    if images > 1 or windows.images >= 2 * threads > 2:
-        bands = _ceil(image_bytes, STAGE_BYTES)
-    else:
-        bands = max(_ceil(image_bytes, STAGE_BYTES), min(_ceil(2 * threads, windows.images), high) if threads > 1 else 1)
-    return images, _ceil(high, min(bands, high))
-
-
-def _shape_of_tiles(cols: int, lanes: int, bits: int) -> tuple[int, int]:
+def shape_of_tiles(cols: int, lanes: int, bits: int) -> tuple[int, int]:
     """Vectors side by side, and rows, of tiles for a product of so many columns, which may be few."""
-    vectors = min((1, 2), key=lambda n: _up(cols, n * lanes) * (1 if n == 2 else 1.2))
+    vectors = min((1, 2), key=lambda n: round_up(cols, n * lanes) * (1 if n == 2 else 1.2))
     return vectors, TILE_ROWS[bits][0] * (3 if vectors == 1 else 2) // 2
 
 
@@ -307,25 +190,7 @@ def _shape_of_row(cols: int, lanes: int) -> tuple[int, int]:
     return next((n for n in (8, 4, 2) if n * lanes <= cols), 1), 1
 
 
-def plan_tiles(x_shape: Shape, x_strides: Shape, out_shape: Shape, low: Shape, element: str,
-               threads: int) -> MatmulPlan:
-    """Plan `filter_tiles`: channels and outputs are whole vectors."""
-    bits = vector_bits()
-    lanes, channels, cols = bits // 8 // SIZES[element], x_shape[3], out_shape[3]
-    vectors = 1 if cols % (2 * lanes) else 2
-    form = MatmulForm(False, False, 0, element, "winograd", False, lanes, TILE_ROWS[bits], vectors, "tiles")
-    tall, wide = _ceil(out_shape[1], 2), _ceil(out_shape[2], 2)
-    tiles, height = x_shape[0] * tall * wide, TILE_ROWS[bits][0]
-    busy = threads if tiles * channels * cols > 4 * SERIAL_STEPS else 1
-    count = tiles_an_item(tiles, channels, cols, element, height, busy)
-    products_at, room_at, scratch = scratch_layout(count, channels, cols, element, vectors * lanes)
-    scratch, items = _up(scratch, 64), _ceil(tiles, count)
-    words = (0, 0, 0, scratch, tiles, cols, channels, 0, cols, items, 1, *(0,) * 7,
-             *x_shape[1:3], *out_shape[1:3], channels, *x_strides[:3], *low, tall, wide, count, products_at, room_at)
-    return MatmulPlan(form, words, items, _chunks(items, busy), scratch)
-
-
-def _typical(product: _Product) -> _Product:
+def _typical(product: Product) -> Product:
     """A product of the same order of size: the form, and so the kernel, must not change with every other batch size."""
     def round_off(n: int) -> int:
         return n if n <= 8 else 16 if n < 32 else 128
@@ -333,7 +198,7 @@ def _typical(product: _Product) -> _Product:
     return replace(product, rows=round_off(product.rows), cols=round_off(product.cols), depth=round_off(product.depth))
 
 
-def _ways(product: _Product) -> Iterator[_Product]:
+def _ways(product: Product) -> Iterator[Product]:
     """The product by every method that can do it, as it is and swapped."""
     if product.form.element in GROUPED:
         yield product
@@ -344,7 +209,7 @@ def _ways(product: _Product) -> Iterator[_Product]:
         return
     form = product.form
     other = replace(form, transpose_a=not form.transpose_b, transpose_b=not form.transpose_a, swapped=True)
-    swapped = _Product(other, product.cols, product.rows, product.depth, product.right_ld, product.left_ld)
+    swapped = Product(other, product.cols, product.rows, product.depth, product.right_ld, product.left_ld)
     for way in (product, swapped):
         yield replace(way, form=replace(way.form, method="tile"))
         if not way.form.transpose_b:
@@ -353,7 +218,7 @@ def _ways(product: _Product) -> Iterator[_Product]:
             yield replace(way, form=replace(way.form, method="dot"))
 
 
-def _straightened(product: _Product) -> _Product:
+def _straightened(product: Product) -> Product:
     """A vector without gaps is a row as well as a column: let it lie along k where k is long, across where it is 1."""
     form, rows, cols, depth, left_ld, right_ld = vars(product).values()
     if depth == 1 and left_ld == 1 and not form.transpose_a:
@@ -364,10 +229,10 @@ def _straightened(product: _Product) -> _Product:
         form, right_ld = replace(form, transpose_b=False), cols
     elif cols == 1 and right_ld == 1 and not form.transpose_b:
         form, right_ld = replace(form, transpose_b=True), depth
-    return _Product(form, rows, cols, depth, left_ld, right_ld)
+    return Product(form, rows, cols, depth, left_ld, right_ld)
 
 
-def _steps(product: _Product) -> float:
+def steps_of(product: Product) -> float:
     """About how many machine steps, of two vector multiply-adds each, one matrix takes: to compare ways of doing it."""
     form, rows, cols, depth = product.form, product.rows, product.cols, product.depth
     # Down the columns of C one stores element by element; of a C that leaves the cache, line by line.
@@ -377,69 +242,71 @@ def _steps(product: _Product) -> float:
         line = 9 * cols / form.lanes + 2 + 0.1 * (cols % form.lanes)
         return outputs + rows * (10 + line * (depth // 4 + depth % 4))
     if form.method == "dot":
-        return outputs + rows * _up(cols, DOT_ROWS) * (depth / form.lanes / 1.7 + 8 + 2 * (depth % form.lanes))
+        return outputs + rows * round_up(cols, DOT_ROWS) * (depth / form.lanes / 1.7 + 8 + 2 * (depth % form.lanes))
     (big, width), small = product.tile, form.tile_rows[1]
     row_tiles = rows // big + (0 if rows % big == 0 else 0.6 if rows % big <= small else 1)
     packing = 0.3 * depth * cols if form.transpose_b else 0
     ragged = 10 * rows if cols % width and not across else 0  # the epilogue's loop over a part of a tile's row
-    return outputs + ragged + packing + row_tiles * (_up(cols, width) / width) * (depth * big * form.vectors / 2 + 20)
+    tiles = row_tiles * (round_up(cols, width) / width)
+    return outputs + ragged + packing + tiles * (depth * big * form.vectors / 2 + 20)
 
 
-def _block_tiles(product: _Product, matrices: int, threads: int, grid: tuple[int, int] | None = None) -> _Blocking:
+def block_tiles(product: Product, matrices: int, threads: int, grid: tuple[int, int] | None = None) -> _Blocking:
     form, size, (height, width) = product.form, product.size, product.tile
-    depth_blocks = 1 if form.left != "rows" else max(1, _ceil(product.depth, DEPTH_BLOCK))
-    depth = max(1, _ceil(product.depth, depth_blocks))
+    depth_blocks = 1 if form.left != "rows" else max(1, ceil_by(product.depth, DEPTH_BLOCK))
+    depth = max(1, ceil_by(product.depth, depth_blocks))
     pack_left = form.transpose_a and product.cols > 2 * width
-    grid = grid or _grid(product, matrices, threads, height, width, ITEM_SIDE if depth_blocks > 1 or pack_left else ENDLESS)
-    item_rows = _ceil(_ceil(product.rows, height), grid[0]) * height
-    item_cols = _ceil(_ceil(product.cols, width), grid[1]) * width
-    col_step = _up(_ceil(item_cols, _ceil(item_cols * depth * size, PANEL_BYTES) or 1), width) or width
+    side = ITEM_SIDE if depth_blocks > 1 or pack_left else ENDLESS
+    grid = grid or _grid(product, matrices, threads, height, width, side)
+    item_rows = ceil_by(ceil_by(product.rows, height), grid[0]) * height
+    item_cols = ceil_by(ceil_by(product.cols, width), grid[1]) * width
+    col_step = round_up(ceil_by(item_cols, ceil_by(item_cols * depth * size, PANEL_BYTES) or 1), width) or width
     tiles = item_rows * item_cols * size if depth_blocks > 1 else height * width * size
     # Read B where it lies, unless it is too narrow, or would not stay in the cache while many rows of tiles need it.
     far = product.right_ld * size % 2048 == 0 or product.depth * product.right_ld * size > PANEL_BYTES
     pack_right = form.transpose_b or product.cols < width or (far and product.rows > 3 * height)
     left_panels = item_rows // height * (depth * height * size + 64) if pack_left else 0
     right_panels = col_step // width * (max(depth, form.lanes) * width * size + 64) if pack_right else 0
-    left_at, right_at = _up(tiles, 64), _up(tiles, 64) + _up(left_panels, 64)
+    left_at, right_at = round_up(tiles, 64), round_up(tiles, 64) + round_up(left_panels, 64)
     tile_bytes = height * width * size if depth_blocks > 1 else 0
     words = (depth, col_step, tile_bytes, left_at, right_at, int(pack_left), int(pack_right))
     return _Blocking(grid, words, right_at + right_panels)
 
 
-def _block_dots(product: _Product, matrices: int, threads: int) -> _Blocking:
+def _block_dots(product: Product, matrices: int, threads: int) -> _Blocking:
     grid = _grid(product, matrices, threads, max(1, product.rows), DOT_COLS, ENDLESS)
     return _Blocking(grid, (0,) * 7, DOT_COLS * product.size)
 
 
-def _block_loops(product: _Product, matrices: int, threads: int) -> _Blocking:
+def _block_loops(product: Product, matrices: int, threads: int) -> _Blocking:
     _, col_blocks = _grid(product, matrices, threads, 1, DOT_COLS, ENDLESS)
     return _Blocking((max(1, product.rows), col_blocks), (0,) * 7, 8 * product.cols)
 
 
-def _grid(product: _Product, matrices: int, threads: int, height: int, width: int, side: int) -> tuple[int, int]:
+def _grid(product: Product, matrices: int, threads: int, height: int, width: int, side: int) -> tuple[int, int]:
     """Blocks of rows and of columns, none longer than `side`: those with which the busiest thread is done first."""
-    row_panels, col_panels = max(1, _ceil(product.rows, height)), max(1, _ceil(product.cols, width))
-    least = max(1, _ceil(product.rows, side)), max(1, _ceil(product.cols, side))
+    row_panels, col_panels = max(1, ceil_by(product.rows, height)), max(1, ceil_by(product.cols, width))
+    least = max(1, ceil_by(product.rows, side)), max(1, ceil_by(product.cols, side))
     if threads == 1:
         return least
 
     def busiest(grid: tuple[int, int]) -> float:
-        rows, cols = _ceil(row_panels, grid[0]) * height, _ceil(col_panels, grid[1]) * width
+        rows, cols = ceil_by(row_panels, grid[0]) * height, ceil_by(col_panels, grid[1]) * width
         packing = (0.3 if product.form.transpose_b else 0.15) * cols + 0.1 * rows
-        return _ceil(matrices * grid[0] * grid[1], threads) * (rows * cols / 2 / product.form.lanes + packing)
+        return ceil_by(matrices * grid[0] * grid[1], threads) * (rows * cols / 2 / product.form.lanes + packing)
     choices = [(r, c) for r in range(least[0], min(row_panels, 2 * threads * least[0]) + 1)
                for c in range(least[1], min(col_panels, 2 * threads * least[1]) + 1)]
     return min(choices, key=busiest)
 
 
-def _chunks(items: int, busy: int) -> int:
+def chunks_of(items: int, busy: int) -> int:
     """Into how many parts to cut the work items, for so many threads."""
     return min(items, 4 * busy if busy > 1 else 1)
 
 
-def _ceil(value: int, by: int) -> int:
+def ceil_by(value: int, by: int) -> int:
     return -(-value // by)
 
 
-def _up(value: int, step: int) -> int:
-    return _ceil(value, step) * step
+def round_up(value: int, step: int) -> int:
+    return ceil_by(value, step) * step

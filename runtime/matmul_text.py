@@ -178,7 +178,8 @@ y, y_step = right_panels + (col - step_from) // COLS * right_pitch, COLS
 # Of `winograd.py`: tiles of 4 × 4 elements, two apart.
 TILE_WORDS = ("height", "width", "out_height", "out_width", "channels", "x_n", "x_h", "x_w", "low_h", "low_w", "tall",
               "wide", "count", "products_at", "room_at")
-IMAGE_WORDS: dict[str, tuple[str, ...]] = {"rows": (), "windows": WINDOW_WORDS, "lines": LINE_WORDS, "tiles": TILE_WORDS}
+IMAGE_WORDS: dict[str, tuple[str, ...]] = {
+    "rows": (), "windows": WINDOW_WORDS, "lines": LINE_WORDS, "tiles": TILE_WORDS}
 
 DOT_PIECES = '''\
 from tinytorch.runtime.microkernel import row_dots

@@ -88,8 +88,8 @@ def table_tile(rows: int, vectors: int, lanes: int, element: str) -> Piece:
 def line_tile(rows: int, vectors: int, lanes: int, element: str) -> Piece:
     """tile[r, c] = sum over lines u < count and k < depth of A[u, r, k] * B[u, k, c].
 
-    `table` holds the place of each A[0, r, 0] in bytes from `base`; the next line lies `pitch` bytes further on, A[u, r]
-    side by side, B[u, k, c] at `(u * depth + k) * b_step + c`. Only the first `valid` rows are read.
+    `table` holds the place of each A[0, r, 0] in bytes from `base`; the next line lies `pitch` bytes further on, the
+    elements of A[u, r] side by side, B[u, k, c] at `(u * depth + k) * b_step + c`. Only `valid` rows are read.
     """
     def plain(table: int, base: int, valid: int, count: int, pitch: int, b: int, b_step: int, depth: int,
               tile: int) -> None:
@@ -205,7 +205,7 @@ class _Vectors:
         """z plus four products of u8 and i8, exactly: without the instruction, as 16-bit numbers, the even bytes and
         the odd ones, whose products LLVM adds in pairs (`vpmaddwd`); `vpmaddubsw` would saturate."""
         b, bits = self.builder, 32 * self.lanes
-        if has("avx512vnni") and (bits == 512 or has("avx512vl")) or has("avxvnni") and bits < 512:
+        if has("avxvnni" if bits < 512 and not has("avx512vl") else "avx512vnni"):
             return call_function(b, f"llvm.x86.avx512.vpdpbusd.{bits}", self.total, [z, x, y])
         halves = ir.VectorType(I16, 2 * self.lanes)
         x, y = b.bitcast(x, halves), b.bitcast(y, halves)

@@ -55,11 +55,14 @@ def emit_packed(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping
     epilogue = EpilogueWriter(len(out.shape) - 2, 1, table).write(body, product, strides, aliases)
     extent = numbers["row_blocks"] * -(-attrs["outputs"] // BLOCK)
     work = attrs["outputs"] * depth * (rows + CONVERTED) // VECTORISED
+    chunks = chunks_for(work, extent, threads)
+    if rows <= TILES[vector_bits()][1] // 2:  # then a chunk is a stream from memory, and few long ones are faster
+        chunks = min(chunks, 2 * threads)
     element = "\n".join(("j = start + c", "acc = load_f32(tile, r * BLOCK + c, 61)", *epilogue.body))
     name = kernel_name(body)
     text = fill(_text(attrs["bits"], offset), words="\n".join(table.lines), row="\n".join(epilogue.row),
                 element=element).replace("NAME", name, 1)
-    return Launch(KernelSource(name, text), tuple(table.words), extent, chunks_for(work, extent, threads), scratch)
+    return Launch(KernelSource(name, text), tuple(table.words), extent, chunks, scratch)
 
 
 def _text(bits: int, offset: bool) -> str:

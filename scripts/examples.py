@@ -53,6 +53,7 @@ EXAMPLES = (
     Example("cnn", "alexnet_2012/train_cnn.py", minutes=12),
     Example("gpt", "gpt_2018/train_gpt.py", minutes=2.5),
     Example("gpt-long", "gpt_2018/train_gpt.py", ("--long",)),
+    Example("story", "stories/tell_story.py", minutes=1),
 )
 
 HEAD = """# What the examples reach

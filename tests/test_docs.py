@@ -1,8 +1,8 @@
 """The documents tell the truth: their Python is run, block after block, and so are the examples in docstrings.
 
-In README.md and docs/, a block marked ```python is run, the blocks of a file in order, in one namespace, in an empty
-folder, with only the digits that ship. ```pycon is a session whose output is compared. "```python no-run" is skipped;
-it is for what cannot run here, such as a download.
+In README.md, CONTRIBUTING.md and docs/, a block marked ```python is run, the blocks of a file in order, in one
+namespace, in an empty folder, with only the digits that ship. ```pycon is a session whose output is compared.
+"```python no-run" is skipped; it is for what cannot run here, such as a download.
 """
 
 import doctest
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(python|pycon)[ \t]*([^\n]*)\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 

@@ -19,8 +19,8 @@ from .bench import bench
 from .compile import compile, trace
 from .creation import (arange, eye, from_numpy, full, full_like, linspace, ones, ones_like, rand, randint, randn,
                        randperm, tril, triu, zeros, zeros_like)
-from .functional import (abs, argmax, cat, clip, concat, cos, exp, log, maximum, mean, minimum, sigmoid, sin, softmax,
-                         sqrt, stack, sum, tanh, where)
+from .functional import (abs, argmax, cat, clip, concat, cos, exp, log, logaddexp, maximum, mean, minimum, sigmoid, sin,
+                         softmax, sqrt, stack, sum, tanh, where)
 from .generate import generate, stream
 from .memory import memory_curve
 from .profile import profile
@@ -38,10 +38,10 @@ __all__ = [
     "Graph", "Parameter", "Tensor", "abs", "arange", "argmax", "as_tensor", "bench", "bf16", "bool_", "cat", "clip",
     "compile", "concat", "cos", "data", "enable_grad", "errors", "exp", "eye", "f16", "f32", "f64", "from_numpy",
     "full", "full_like", "generate", "grad", "hvp", "i8", "i16", "i32", "i64", "is_grad_enabled", "jvp", "linspace",
-    "load", "log", "manual_seed", "matmul", "maximum", "mean", "memory_curve", "minimum", "nn", "no_grad", "ones",
-    "ones_like", "optim", "profile", "prune", "quant", "quantize", "rand", "randint", "randn", "randperm", "save",
-    "sigmoid", "sin", "softmax", "sqrt", "stack", "stream", "sum", "tanh", "tensor", "text", "trace", "train", "tril",
-    "triu", "u8", "value_and_grad", "vmap", "where", "zeros", "zeros_like",
+    "load", "log", "logaddexp", "manual_seed", "matmul", "maximum", "mean", "memory_curve", "minimum", "nn",
+    "no_grad", "ones", "ones_like", "optim", "profile", "prune", "quant", "quantize", "rand", "randint", "randn",
+    "randperm", "save", "sigmoid", "sin", "softmax", "sqrt", "stack", "stream", "sum", "tanh", "tensor", "text",
+    "trace", "train", "tril", "triu", "u8", "value_and_grad", "vmap", "where", "zeros", "zeros_like",
 ]
 
 __version__ = "0.1.0.dev0"

@@ -63,6 +63,16 @@ def minimum(x: Any, y: Any) -> Tensor:
     return as_tensor(ops.minimum(x, y))
 
 
+def logaddexp(x: Any, y: Any) -> Tensor:
+    """log(eˣ + eʸ), never overflowing: how probabilities are added whose logarithms are known.
+
+    >>> import tinytorch as tt
+    >>> tt.logaddexp(tt.tensor([0.0, 1000.0]), 0.0)
+    tensor([6.9315e-01, 1.0000e+03])
+    """
+    return as_tensor(ops.logaddexp(x, y))
+
+
 def exp(x: Any) -> Tensor:
     """eˣ.
 

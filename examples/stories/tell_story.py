@@ -2,8 +2,8 @@
 
 The model is stories260K of the llama2.c family: 260,000 parameters, five layers of eight heads that share four heads of
 keys, rotary positions, trained on short stories (Eldan and Li, "TinyStories", 2023). It is defined as nn.Llama is: a
-function of a whole sequence, which knows nothing of caches. `tt.stream` traces it, and a compiler pass works out from the
-graph what of earlier tokens has to be kept, and writes the program that computes one more.
+function of a whole sequence, which knows nothing of caches. `tt.stream` traces it, and a compiler pass works out from
+the graph what of earlier tokens has to be kept, and writes the program that computes one more.
 
     x (1, t)  ->  logits (1, t, 512)                     what the model is
     x (1, 1), position, caches  ->  logits (1, 1, 512)   what runs
@@ -68,7 +68,7 @@ def speeds(model: nn.Llama, length: int, eager: bool) -> tuple[float, float]:
 def alike(story: str, expected: str) -> float:
     """The share of the expected text that the story begins with."""
     same = next((n for n, (a, b) in enumerate(zip(story, expected)) if a != b), min(len(story), len(expected)))
-    return same / max(len(story), len(expected))
+    return same / max(len(story), len(expected), 1)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     cached, recomputed = speeds(model, length, args.eager)
     print(f"{cached:,.0f} tokens/s with the cache, {recomputed:,.0f} without")
 
-    wanted = expected[:len(story)] if args.quick else expected
+    wanted = expected[:max(len(story), QUICK_LENGTH)] if args.quick else expected
     gates = [] if args.temperature > 0 else [Gate("the expected text", alike(story, wanted), at_least=1)]
     report = Report(NAME, seed=args.seed, seconds=time.perf_counter() - began, gates=gates,
                     figures={"tokens/s with a cache": cached, "without": recomputed, "first call, s": first})

@@ -106,9 +106,11 @@ def _prepare_matmul(name: str, each: int, *dtypes: DType) -> Callable[..., Prepa
 
 
 def _matmul(x: Any, weight: Any) -> Any:
-    depth, each, wide = x.shape[-1], weight.shape[2], _wide(x, x.shape[-1])
-    natural = reshape(_natural(weight, 1, depth), (depth, weight.shape[1])) if depth % each else reshape(
-        transpose(weight, (0, 2, 1)), (depth, weight.shape[1]))
+    count, columns, each = weight.shape
+    if x.shape[-1] % each:
+        filled = pad(x, (0,) * x.ndim, (*(0,) * (x.ndim - 1), -x.shape[-1] % each))
+        return (quad_matmul if each == 4 else pair_matmul)(filled, weight)
+    wide, natural = _wide(x, x.shape[-1]), reshape(transpose(weight, (0, 2, 1)), (count * each, columns))
     return cast_to(matmul(cast_to(x, wide), cast_to(natural, wide)), _sum_type(x))
 
 
@@ -126,7 +128,7 @@ def _is_matrix(x: TensorType, weight: TensorType) -> bool:
 
 
 def _matmul_flops(out: TensorType, x: TensorType, weight: TensorType) -> int:
-    return out.size * 2 * x.shape[-1]
+    return out.size * 2 * weight.shape[0] * weight.shape[2]
 
 
 def _define_matmul(name: str, each: int, *dtypes: DType) -> Op:

@@ -138,7 +138,8 @@ def _linear_native(x: TensorType, *operands: TensorType, bits: int, group: int, 
 packed_linear = composite(
     "packed_linear", _linear, attributes(_linear_prepare),
     "x Wᵀ with W (outputs, depth) of 8 or 4 bits and a bf16 scale (and offset) for each group along the depth",
-    vjp=_linear_vjp, kind=Kind.CONTRACT, flops=lambda out, x, *_, **__: 2 * out.size * x.shape[-1], native=_linear_native)
+    vjp=_linear_vjp, kind=Kind.CONTRACT, native=_linear_native,
+    flops=lambda out, x, *_, **__: 2 * out.size * x.shape[-1])
 
 
 # -- some rows ---------------------------------------------------------------------------------------------------------

@@ -106,9 +106,37 @@ def stacked(q: Any, k: Any, v: Any, time: int) -> Any:
     return (F.softmax(tt.where(seen, scores(q, k), float("-inf")), -1) @ v).reshape(-1, HEADS, time, WIDTH // HEADS)
 
 
+BIAS = numbers(6, CAPACITY, CAPACITY)
+
+
+def own_bias(q: Any, k: Any, v: Any, time: int) -> Any:
+    """A table for each sequence of the batch, and axes merged as above."""
+    q, k, v = (t.reshape(-1, time, WIDTH // HEADS) for t in (q, k, v))
+    biased = scores(q, k) + BIAS
+    return (F.softmax(tt.where(distance(time) >= 0, biased, float("-inf")), -1) @ v).reshape(3, HEADS, time, -1)
+
+
+def with_log_sums(q: Any, k: Any, v: Any, time: int) -> Any:
+    """The second result of attention is looked at too: it is opened."""
+    out, total = ops.attend(*(t.permute(0, 2, 1, 3) for t in (q, k, v)), causal=True)
+    return (out * total.unsqueeze(-1)).permute(0, 2, 1, 3)
+
+
 def average(q: Any, k: Any, v: Any, time: int) -> Any:
     weights = tt.tril(tt.ones(time, time))
     return (weights / weights.sum(1, keepdim=True)) @ v
+
+
+def rotary(q: Any, k: Any, v: Any, time: int) -> Any:
+    """Halves turned, with tables that are made on the way, as Hugging Face's Llama does."""
+    rates = tt.tensor((100.0 ** (-np.arange(0, 8, 2) / 8)).astype(np.float32))
+    angles = tt.arange(time).to(tt.f32)[:, None] * rates
+    both = tt.concat([angles, angles], -1)
+
+    def turn(x: Any) -> Any:
+        return x * both.cos() + tt.concat([-x[..., 4:], x[..., :4]], -1) * both.sin()
+
+    return F.scaled_dot_product_attention(turn(q), turn(k), v, is_causal=True)
 
 
 def repeated(k: tt.Tensor) -> tt.Tensor:
@@ -171,8 +199,8 @@ def llama(interleaved: bool) -> nn.Module:
     return nn.Llama(nn.LlamaConfig(VOCABULARY, 32, 48, 2, 4, 2, max_position_embeddings=16, interleaved=interleaved))
 
 
-BY_HAND = {f.__name__: f for f in (by_hand, added, added_low, filled_low, window, window_by_hand, stacked, average,
-                                   repeated_heads, repeated_by_hand)}
+BY_HAND = {f.__name__: f for f in (by_hand, added, added_low, filled_low, window, window_by_hand, stacked, own_bias,
+                                   with_log_sums, average, rotary, repeated_heads, repeated_by_hand)}
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "gpt": lambda: nn.GPT(nn.GPTConfig(VOCABULARY, 16, n_layer=2, n_head=2, n_embd=32)),
     "llama": lambda: llama(False), "llama interleaved": lambda: llama(True),
@@ -223,6 +251,16 @@ def test_one_sequence_alone(name: str) -> None:
 def test_ops_that_work_by_rows_stay_whole() -> None:
     names = {node.op.name for node in InsertKVCache(2)(traced("packed")[0]).nodes}
     assert names >= {"packed_rows", "packed_linear"} and not names & {"right_shift", "floor_div"}
+
+
+def test_tables_of_literals_are_made_once() -> None:
+    graph = traced("rotary")[0]
+    flow = InsertKVCache.follow(graph)
+    first, second = (InsertKVCache(steps).extend(flow) for steps in (1, 2))
+    made = [[array for value, array in extend.bound.items() if value not in graph.bound] for extend in (first, second)]
+    assert len(made[0]) == 1 and made[0][0] is made[1][0] and not made[0][0].flags.writeable
+    tables = [node for node in first.nodes if node.op.kind.launches and node.output.shape[0] == CAPACITY]
+    assert not tables, "nothing is computed for all positions"
 
 
 def test_heads_that_are_repeated_are_kept_once() -> None:
@@ -303,6 +341,9 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
         distance(time) >= 0, F.softmax(scores(q, k), -1), 0.0) @ v, "max.*looks at later tokens"),
     "no softmax, no mask": (lambda q, k, v, time: scores(q, k) @ v, "matmul.*looks at later tokens"),
     "a fixed average of all": (lambda q, k, v, time: tt.full((time, time), 1 / time) @ v, "matmul"),
+    "axes that do not fit": (lambda q, k, v, time: F.softmax(
+        (q.unsqueeze(3).expand(-1, -1, -1, time, -1) * k.unsqueeze(2).expand(-1, -1, time, -1, -1)).sum(-1), -1) @ v,
+        "mul.*axes meet that do not belong together"),
     "running sums": (lambda q, k, v, time: v.cumsum(2), "cumsum along time"),
     "mean over time": (lambda q, k, v, time: v - v.mean(2, keepdim=True), "sum.*takes the sum over time"),
     "state over all of time": (lambda q, k, v, time: q @ (k.transpose(-2, -1) @ v), "sums over all of time"),

@@ -75,7 +75,7 @@ def test_a_budget_is_a_number_of_bytes_or_a_part(budget: Any) -> None:
         Rematerialize(budget)(deep(2))
 
 
-@settings(max_examples=120)
+@settings(max_examples=30)
 @given(graph=graphs(max_nodes=18))
 def test_random_graphs_keep_their_meaning(graph: Graph) -> None:
     graph = passes.ExpandComposites()(graph)
@@ -117,8 +117,9 @@ def test_a_parameter_that_was_overwritten_is_not_read_again() -> None:
     graph = build.finish([total, new], {1: w.payload})
     after = Rematerialize(0.6)(graph)
     plan = plan_memory(after)
-    assert plan.reuses[after.outputs[1]] is after.inputs[0], "the update is still made in place"
-    assert len(after.users[after.inputs[0]]) == 2, "and nobody else reads the old numbers"
+    [weight] = after.bound
+    assert plan.reuses[after.outputs[1]] is weight, "the update is still made in place"
+    assert len(after.users[weight]) == 2, "and nobody else reads the old numbers"
     assert len(after.nodes) > len(graph.nodes)
     simulate(after, plan)
 
@@ -138,8 +139,8 @@ def test_kernels_run_again_are_the_same_and_write_only_what_is_read() -> None:
 def training_step(memory: Any) -> tuple[Any, Any]:
     """A compiled step of a small network with dropout, and its parameters."""
     tt.manual_seed(0)
-    model = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Dropout(0.2), nn.LayerNorm(64), nn.Linear(64, 64), nn.GELU(),
-                          nn.LayerNorm(64), nn.Linear(64, 4))
+    blocks = [layer for _ in range(4) for layer in (nn.Linear(32, 32), nn.GELU(), nn.Dropout(0.2))]
+    model = nn.Sequential(nn.Linear(16, 32), *blocks, nn.Linear(32, 4))
     opt = optim.Adam(model.parameters(), lr=0.01)
 
     def step(x: Any, labels: Any) -> Any:
@@ -177,18 +178,18 @@ def test_what_is_prepared_of_parameters_has_no_budget() -> None:
 def test_the_curve_of_time_against_memory(tmp_path: Any) -> None:
     def f(x: Any) -> Any:
         kept = [x]
-        for _ in range(6):
-            kept.append((kept[-1] * 1.5).tanh())
-        total = kept.pop().sum(0)
+        for _ in range(8):
+            kept.append((kept[-1] @ x).tanh())
+        total = kept.pop()
         while kept:
-            total = total * kept.pop().sum(0)
+            total = total @ kept.pop()
         return total
 
-    curve = tt.memory_curve(f, tt.ones(64, 64), budgets=(1.0, 0.5, 1), seconds=0.01)
+    curve = tt.memory_curve(f, tt.ones(32, 32), budgets=(1.0, 0.6, 1), seconds=0.01)
     sizes = [point.nbytes for point in curve.points]
-    assert len(sizes) == 3 and sizes[0] > 2 * sizes[2] and sizes[1] <= 0.5 * sizes[0]
+    assert len(sizes) == 3 and sizes[0] > sizes[1] >= sizes[2] and sizes[1] <= 0.6 * sizes[0]
     assert curve.points[2].budget == sizes[2], "a byte is too little: the curve ends where it can"
     assert curve.at(float("inf")) == sizes[2] and all(point.seconds > 0 for point in curve.points)
     assert curve.draw(tmp_path / "memory.svg").read_text().startswith("<?xml")
     with pytest.raises(PassError, match="expected a number of bytes"):
-        tt.memory_curve(f, tt.ones(64, 64), budgets=(-1,))
+        tt.memory_curve(f, tt.ones(32, 32), budgets=(-1,))

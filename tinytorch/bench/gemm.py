@@ -15,13 +15,20 @@ import numpy as np
 
 from tinytorch.look import units
 from tinytorch.runtime.build import compile_kernels
-from tinytorch.runtime.matmul import SCRATCH_WORD, emit_matmul, plan_matmul, store_epilogue
+from tinytorch.runtime.matmul import (
+    SCRATCH_WORD,
+    Epilogue,
+    MatmulPlan,
+    emit_matmul,
+    plan_matmul,
+    store_epilogue,
+)
 
 from . import limits
 from .rows import Row, Settings, Target
 from .timing import Timing, interval, paired
 
-Array = np.ndarray[Any, np.dtype[np.float32]]
+Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int, int, int]  # (m, k, n)
 LAYERS = [(64, 784, 128), (64, 128, 64), (64, 64, 10), (784, 64, 128), (128, 64, 784), (64, 128, 784), (128, 64, 64),
           (10, 64, 64), (64, 10, 64)]
@@ -35,15 +42,32 @@ AGAIN = 8  # the worst so many are measured a second time, for longer: a neighbo
 
 
 def gemm_peak(settings: Settings) -> Iterator[Row]:
-    """One thread against the peak of plain multiply-adds in registers, in turns."""
-    peak = limits.peak(1)
+    """One thread against the peak of plain multiply-adds in registers, in turns: of f32, and of smaller numbers."""
     for n in (512, 1024):
-        a, b, out = _operands((n, n, n), "nn")
-        found = paired({"ours": product(a, b, out, 1), "peak": peak.call}, settings.seconds)
-        shares = peak.share(2 * n**3, found["ours"], found["peak"])
-        ours, best = 2 * n**3 / found["ours"].median, peak.work / found["peak"].median
-        yield Row("gemm-peak", f"{n}³, 1 thread", statistics.median(shares), Target(0.9, "%"), found["ours"], unit="%",
-                  note=f"{units.rate(ours)} of {units.rate(best)}", interval=interval(shares))
+        call = product(*_operands((n, n, n), "nn"), 1)
+        yield _against_peak(f"{n}³, 1 thread", n, call, "f32", Target(0.9, "%"), settings)
+    for name, element in (("u8 × i8", "quad"), ("bf16", "pair")):
+        call = grouped_product(1024, element)
+        yield _against_peak(f"{name}, 1024³, 1 thread", 1024, call, element, Target(0.7, "%"), settings)
+
+
+def _against_peak(case: str, n: int, call: Callable[[], None], element: str, target: Target, settings: Settings) -> Row:
+    peak = limits.peak(1, element)
+    found = paired({"ours": call, "peak": peak.call}, settings.seconds)
+    shares = peak.share(2 * n**3, found["ours"], found["peak"])
+    ours, best = 2 * n**3 / found["ours"].median, peak.work / found["peak"].median
+    return Row("gemm-peak", case, statistics.median(shares), target, found["ours"], unit="%",
+               note=f"{units.rate(ours)} of {units.rate(best)}", interval=interval(shares))
+
+
+def grouped_product(n: int, element: str) -> Callable[[], None]:
+    """A call of our kernel for square matrices of quads (bytes) or pairs (bf16), packed as `quads` and `pairs` do."""
+    depth, random = n // {"quad": 4, "pair": 2}[element], np.random.default_rng(0)
+    a, b = ((random.standard_normal(2 * depth * n).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+            if element == "pair" else random.integers(0, 256, 4 * depth * n).astype(np.uint8) for _ in range(2))
+    out = np.empty((n, n), np.int32)
+    plan = plan_matmul(n, n, depth, lda=depth, ldb=n, element=element)
+    return _prepared(plan, store_epilogue("i32" if element == "quad" else "f32"), a, b, out, 1)
 
 
 def product(a: Array, b: Array, out: Array, threads: int) -> Callable[[], None]:
@@ -52,7 +76,11 @@ def product(a: Array, b: Array, out: Array, threads: int) -> Callable[[], None]:
     (m, n), k = out.shape, a.shape[1]
     plan = plan_matmul(m, n, k, lda=a_lies.shape[1], ldb=b_lies.shape[1], transpose_a=transpose_a,
                        transpose_b=transpose_b, threads=threads)
-    [kernel] = compile_kernels([emit_matmul("matmul", plan.form, store_epilogue())])
+    return _prepared(plan, store_epilogue(), a, b, out, threads)
+
+
+def _prepared(plan: MatmulPlan, epilogue: Epilogue, a: Array, b: Array, out: Array, threads: int) -> Callable[[], None]:
+    [kernel] = compile_kernels([emit_matmul("matmul", plan.form, epilogue)])
     scratch = np.empty(plan.scratch_bytes * threads + 64, np.uint8)
     words = np.array([*plan.words, out.ctypes.data, out.shape[1], 0])
     words[plan.a_word], words[plan.b_word] = a.ctypes.data, b.ctypes.data

@@ -34,12 +34,14 @@ class Limit:
         return [work / mine / (self.work / best) for mine, best in zip(ours.samples, own.samples, strict=True)]
 
 
-def peak(threads: int) -> Limit:
-    """f32 multiply-adds in registers; each is two FLOPs."""
+def peak(threads: int, element: str = "f32") -> Limit:
+    """Multiply-adds in registers, each of them two operations: of "f32", of "quad" (u8 times i8 to i32: four with one
+    instruction where there is one) or of "pair" (bf16 to f32: two)."""
     numbers, out = np.array([0.999, 0.001], np.float32), np.ones(16 * threads, np.float32)
     words = np.array([numbers.ctypes.data, out.ctypes.data, STEPS])
-    flops = 2.0 * measure.CHAINS * (vector_bits() // 32) * STEPS * threads
-    return Limit(kernel_call(_probe("compute"), words, threads, threads, threads, (numbers, out)), flops)
+    kernel, each = {"f32": ("compute", 1), "quad": ("compute_quads", 4), "pair": ("compute_pairs", 2)}[element]
+    flops = 2.0 * each * measure.CHAINS * (vector_bits() // 32) * STEPS * threads
+    return Limit(kernel_call(_probe(kernel), words, threads, threads, threads, (numbers, out)), flops)
 
 
 def copying(threads: int) -> Limit:

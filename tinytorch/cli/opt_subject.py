@@ -68,9 +68,9 @@ def subject(text: str, data: Path | None, batch: int | None, full: bool) -> Subj
         return _from_zoo(text, arrays, batch or BATCH.get(text, 64), full)
     if ":" not in text and not text.endswith(".ttg"):
         near = difflib.get_close_matches(text, zoo.CARDS, 1, 0.5)
-        raise typer.BadParameter(f"there is no model {text!r}{f'; did you mean {near[0]}?' if near else ''} The zoo has "
-                                 f"{', '.join(zoo.CARDS)}; others are FILE.ttg, file.py:name, module:name",
-                                 param_hint="MODEL")
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise typer.BadParameter(f"there is no model {text!r}; {hint}The zoo has {', '.join(zoo.CARDS)}; others are "
+                                 "FILE.ttg, file.py:name, module:name", param_hint="MODEL")
     target, examples = _from_user(text)
     calibration = arrays.get("calibration", arrays.get("inputs"))
     if calibration is not None and batch and not isinstance(target, Graph):

@@ -104,11 +104,12 @@ def generate(model: Any, prompt: Any, max_new_tokens: int = 64, *, temperature: 
     >>> [tokens.shape for tokens in found.tokens], found.reasons
     ([(5,), (5,)], ['length', 'length'])
     """
-    if beams > 1 and (stream is not None or draft is not None or temperature > 0 or num_return > beams):
+    if beams > 1 and (stream is not None or draft is not None or temperature > 0 or not 0 < num_return <= beams):
         raise OpError(f"generate(beams={beams}): beams are searched, not drawn: expected temperature=0, no stream and "
-                      "no draft, and num_return of beams at most")
+                      "no draft, and num_return of 1 to beams")
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-    run = _Run(model, prompt, max_new_tokens, sampling, stop, eos, seed, max(num_return, beams), logprobs, draft, ahead,
+    run = _Run(model, prompt, max_new_tokens, sampling, stop, eos, seed, num_return if beams < 2 else beams, logprobs,
+               draft, ahead,
                tokenizer, capacity, window, cache_dtype, threads)
     if beams > 1:
         return run.searched(beams, length_penalty, num_return)
@@ -154,32 +155,36 @@ class _Run:
         need = int(self.request.lengths.max()) + most + (ahead + 1 if draft is not None else 0)
         options = {"window": window, "cache_dtype": cache_dtype, "threads": threads}
         self.loan = _borrow(model, len(prompts), need, capacity, options)
-        self.draft = None if draft is None else _borrow(draft, len(prompts), need, capacity, options)
-        self.request.check(self.loan.vocabulary)
-        if self.draft is not None and self.draft.vocabulary != self.loan.vocabulary:
-            raise OpError(f"generate(draft=…): its vocabulary is {self.draft.vocabulary} tokens, the model's "
-                          f"{self.loan.vocabulary}; both must have the same")
+        self.draft = self.loan if draft is None else _borrow(draft, len(prompts), need, capacity, options)
+        try:
+            self.request.check(self.loan.vocabulary, self.loan.vocabulary if draft is None else self.draft.vocabulary)
+        except (OpError, IndexError):
+            self._give_back()
+            raise
         self.sequences = [Sequence(n, row, self.request) for n, row in enumerate(prompts)]
         self.began = self.read = self.ended = 0.0
 
     def tokens(self) -> Iterator[Token]:
         """Every new token; the decoders go back when all are there, or nobody wants more."""
-        decoder, draft = self.loan.decoder, self.draft
+        decoder, draft = self.loan.decoder, self.draft.decoder
         self.began = time.perf_counter()
         try:
             logits = begin(decoder, self.request)
-            if draft is not None:
-                begin(draft.decoder, self.request)
+            if draft is not decoder:
+                begin(draft, self.request)
             self.read = time.perf_counter()
-            if draft is None:
+            if draft is decoder:
                 yield from one_by_one(decoder, self.sequences, self.request, logits)
             else:
-                yield from speculate(decoder, draft.decoder, self.sequences, self.request, logits, self.ahead)
+                yield from speculate(decoder, draft, self.sequences, self.request, logits, self.ahead)
         finally:
             self.ended = time.perf_counter()
-            self.loan.give_back()
-            if draft is not None:
-                draft.give_back()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self.loan.give_back()
+        if self.draft is not self.loan:
+            self.draft.give_back()
 
     def result(self) -> Generated:
         """What has come."""

@@ -47,8 +47,11 @@ class Request:
             row[:len(prompt)] = prompt
         return found
 
-    def check(self, vocabulary: int) -> None:
-        """Raise IndexError for a token that is none of the model's."""
+    def check(self, vocabulary: int, drafted: int) -> None:
+        """Raise IndexError for a token that is none of the model's, OpError for a draft with another vocabulary."""
+        if drafted != vocabulary:
+            raise OpError(f"generate(draft=…): its vocabulary is {drafted} tokens, the model's {vocabulary}; both must "
+                          "have the same")
         for number, prompt in enumerate(self.prompts):
             if prompt.min() < 0 or prompt.max() >= vocabulary:
                 wrong = prompt[(prompt < 0) | (prompt >= vocabulary)][0]

@@ -24,9 +24,10 @@ def one_by_one(decoder: Decoder, sequences: Several[Sequence], request: Request,
     positions, greedy = request.lengths, request.sampling.is_greedy
     nothing = np.zeros(len(sequences))
     while True:
+        allowed = logits
         if request.sampling.repetition_penalty != 1:
-            logits = request.sampling.penalise(logits, [s.context() for s in sequences])
-        chosen = request.sampling.choose(logits, nothing if greedy else request.rng.random(len(sequences)))
+            allowed = request.sampling.penalise(logits, [s.context() for s in sequences])
+        chosen = request.sampling.choose(allowed, nothing if greedy else request.rng.random(len(sequences)))
         logprobs = log_softmax_at(logits, chosen) if request.logprobs else None
         for row, sequence in enumerate(sequences):
             if sequence.reason is None:

@@ -77,13 +77,15 @@ def pareto(points: Sequence[Point], path: str | Path, title: str = "", quality: 
 
 
 def _scales(axes: Any, quality: str, less_is_better: bool) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     def ticks(value: float, _: object) -> str:
         return f"{100 * value:.4g} %" if quality == "accuracy" else f"{value:.4g}"
 
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(lambda seconds, _: units.seconds(seconds))
-    axes.xaxis.set_minor_formatter(lambda seconds, _: units.seconds(seconds))
-    axes.tick_params(axis="x", which="minor", labelsize=7, colors=SOFT)
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(ticks)
     axes.set_xlabel("time of a call", color=INK, fontsize=9)
     axes.set_ylabel(quality, color=INK, fontsize=9)
@@ -100,7 +102,7 @@ def _number(axes: Any, points: Sequence[Point]) -> None:
     heaps: list[tuple[float, float, list[int]]] = []
     for number, point in enumerate(points, 1):
         x, y = axes.transData.transform((point.seconds, point.quality))
-        near = [numbers for a, b, numbers in heaps if abs(x - a) < 26 and abs(y - b) < 18]
+        near = [numbers for a, b, numbers in heaps if abs(x - a) < 36 and abs(y - b) < 18]
         if near:
             near[0].append(number)
         else:

@@ -18,6 +18,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from tinytorch.ir.files import write_atomically
+
 IMAGE_TYPES = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
@@ -157,13 +159,12 @@ def report(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     body = "".join(section.html() for section in sections)
-    target.write_text(
+    write_atomically(target, (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{CSS}</style></head>"
-        f"<body><h1>{escape(title)}</h1>{body}</body></html>\n",
-        encoding="utf-8",
-    )
+        f"<body><h1>{escape(title)}</h1>{body}</body></html>\n"
+    ).encode())
     return target.resolve()
 
 

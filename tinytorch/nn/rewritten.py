@@ -84,6 +84,11 @@ class Rewritten(Module):
                                       for v in plan.graph.inputs])
         return plan.traced.results([as_tensor(result) for result in results])
 
+    @property
+    def source(self) -> Callable[..., Any]:
+        """What is rewritten: a copy of the module, of whose tensors those that are not read any more are freed."""
+        return self._source[0]
+
     def graph(self, *args: Any, **kwargs: Any) -> Graph:
         """The rewritten graph for arguments like these."""
         return self._plan(args, kwargs).graph
@@ -108,6 +113,13 @@ class Rewritten(Module):
         for name in self._buffers.keys() & state_dict.keys():
             getattr(self, name).payload = frozen(as_tensor(state_dict[name]).numpy())
         return Keys([k for k in keys.missing_keys if k not in state_dict], keys.unexpected_keys)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_plans": {}, "_made": list(self._made.values())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy makes plans of its own, of the arrays that its passes have now."""
+        vars(self).update(state, _made={id(array): (array, tensor) for array, tensor in state["_made"]})
 
     def extra_repr(self) -> str:
         """The module and the passes."""

@@ -52,7 +52,7 @@ def prune(model: Model, amount: float = 0.5, structure: str = "weights", criteri
     >>> prune(model, 0.5, "channels", examples=tt.zeros(1, 3, 4, 4))
     Sequential(
       (0): Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))
-      (1): BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+      (1): BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
       (2): ReLU()
       (3): Flatten(start_dim=1, end_dim=-1)
       (4): Linear(in_features=16, out_features=10, bias=True)
@@ -60,10 +60,12 @@ def prune(model: Model, amount: float = 0.5, structure: str = "weights", criteri
     """
     ratio = re.fullmatch(r"(\d+):(\d+)", structure)
     if structure not in (*SMALLER, *ZEROED) and ratio is None:
-        raise OpError(f"prune(structure={structure!r}): expected one of {', '.join((*SMALLER, *ZEROED))}, or such as '2:4'")
+        known = ", ".join((*SMALLER, *ZEROED))
+        raise OpError(f"prune(structure={structure!r}): expected one of {known}, or such as '2:4'")
     shares = [amount, *(layers.values() if isinstance(layers, Mapping) else ())]
     if not all(0 < share <= 1 for share in shares) or multiple < 1 or min(block) < 1:
-        raise OpError(f"prune(amount={shares}, multiple={multiple}, block={block}): expected 0 < amount < 1, and counts")
+        raise OpError(f"prune(amount={shares}, multiple={multiple}, block={block}): expected 0 < amount < 1, and "
+                      "counts of 1 or more")
     if scope not in (None, "layer", "global"):
         raise OpError(f"prune(scope={scope!r}): expected 'layer' or 'global'")
     if isinstance(layers, str):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from os.path import commonprefix
 
 from tinytorch.ir.types import Shape
 from tinytorch.nn.activations import PReLU
@@ -35,10 +34,11 @@ def refresh(model: Module, before: Mapping[str, Shape], heads: Sequence[tuple[Se
 
 def _heads(model: Module, layers: Sequence[str], total: int, left: int) -> None:
     """Shrink the counts of the innermost module around `layers` that has any."""
-    path = commonprefix([[*layer.split("."), ""] for layer in layers])
-    while path:
+    path, *others = [layer.split(".") for layer in layers]
+    while any(other[:len(path)] != path for other in others):
         path = path[:-1]
-        module = model.get_submodule(".".join(step for step in path if step))
+    for end in range(len(path), -1, -1):
+        module = model.get_submodule(".".join(path[:end]))
         counts = {name: value for name, value in vars(module).items() if COUNT.fullmatch(name)
                   and type(value) is int and value % total == 0}
         for name, value in counts.items():
@@ -62,8 +62,7 @@ def _sizes(module: Module, old: Mapping[str, Shape]) -> None:
         module.groups = module.groups * rows // old["weight"][0] if module.groups > 1 else 1
         module.in_channels, module.out_channels = rows, part * module.groups
     elif isinstance(module, (BatchNorm1d, BatchNorm2d)):
-        sized = weight if weight is not None else module.running_mean
-        module.num_features = sized.shape[0]
+        module.num_features = next(getattr(module, name).shape[0] for name in old if len(old[name]) == 1)
     elif isinstance(module, GroupNorm) and weight is not None:
         module.num_groups = module.num_groups * weight.shape[0] // old["weight"][0]
         module.num_channels = weight.shape[0]

@@ -21,7 +21,7 @@ class Gradually(Callback):
         amount: the share of zeros at the end.
         begin, end: the steps between which it grows.
         every: steps from one pruning to the next.
-        layers, criterion: see `prune`.
+        layers, criterion, scope: see `prune`.
     Raises:
         OpError: numbers that make no sense.
 
@@ -29,16 +29,16 @@ class Gradually(Callback):
     """
 
     def __init__(self, model: Module, amount: float, begin: int, end: int, every: int = 10, layers: Any = None,
-                 criterion: Criterion = "l1") -> None:
+                 criterion: Criterion = "l1", scope: str = "global") -> None:
         if not 0 < amount < 1 or not 0 <= begin < end or every < 1:
-            raise OpError(f"Gradually(amount={amount}, begin={begin}, end={end}, every={every}): expected 0 < amount < 1, "
-                          "0 ≤ begin < end, every ≥ 1")
+            raise OpError(f"Gradually(amount={amount}, begin={begin}, end={end}, every={every}): expected "
+                          "0 < amount < 1, 0 ≤ begin < end, every ≥ 1")
         self.model, self.amount, self.begin, self.end, self.every = model, amount, begin, end, every
-        self.layers, self.criterion = layers, criterion
+        self.layers, self.criterion, self.scope = layers, criterion, scope
 
     def on_step_end(self, trainer: Trainer) -> None:
         """Prune, if it is time."""
         if self.begin <= trainer.step <= self.end and ((trainer.step - self.begin) % self.every == 0
                                                        or trainer.step == self.end):
             share = cubic(trainer.step, self.begin, self.end, self.amount)
-            zero_smallest(self.model, Elements(share), self.criterion, self.layers)
+            zero_smallest(self.model, Elements(share, self.scope == "global"), self.criterion, self.layers)

@@ -16,8 +16,8 @@ def skip_zeros(model: Graph) -> Graph: ...
 def skip_zeros(model: Module | Graph) -> Module | Graph:
     """`model` in evaluation mode, computing with those blocks of its weights alone that are not zero.
 
-    Of use after `prune(model, 0.75, "blocks")`, or a pattern such as "2:4": then a layer takes, and reads, about as much
-    less as it has zeros. What was pruned element by element is not faster; see `tinytorch.passes.SkipZeroBlocks`.
+    Of use after `prune(model, 0.75, "blocks")`, or a pattern such as "2:4": then a layer takes, and reads, about as
+    much less as it has zeros. What was pruned element by element is not faster; see `tinytorch.passes.SkipZeroBlocks`.
 
     >>> import tinytorch as tt
     >>> from tinytorch import nn

@@ -1,9 +1,9 @@
 """Structured pruning: choose the least important channels, heads or neurons, and make the model smaller without them.
 
 What belongs together is found on the graph of the model in evaluation mode (`tinytorch.passes.find_units`); the
-importance of a unit is the sum over all its parameters, so layers that share a residual sum are judged together (Fang et
-al., "DepGraph", 2023). The result is a copy of the model with smaller parameters, buffers and attributes; it is traced
-again and compared with the model that has zeros in place of what was removed.
+importance of a unit is the sum over all its parameters, so layers that share a residual sum are judged together (Fang
+et al., "DepGraph", 2023). The result is a copy of the model with smaller parameters, buffers and attributes; it is
+traced again and compared with the model that has zeros in place of what was removed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Analysis:
         modes = [(module, module.training) for module in model.modules()]
         try:
             model.eval()
-            found = trace(model, arguments, handle=Tensor, names={i: path for i, path in by_id.items()})
+            found = trace(model, arguments, handle=Tensor, names=by_id)
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -137,19 +137,15 @@ def _amounts(analysis: Analysis, amount: float, structure: str, layers: Any) -> 
 
 def _scores(analysis: Analysis, family: Family, criterion: Criterion) -> np.ndarray:
     """The importance of each unit of a family: the sum over its parameters; infinite for those that must stay."""
-    values: dict[Value, np.ndarray] = {}
-    found = np.zeros(len(family.units))
-    for number, unit in enumerate(family.units):
-        for value, axis, places in unit.parts:
-            path = analysis.paths.get(value)
-            tensor = analysis.tensors.get(path) if path is not None else None
-            if tensor is None or not tensor.dtype.is_float or not _is_parameter(tensor, analysis):
-                continue
-            if value not in values:
-                values[value] = score(criterion, str(path), tensor)
-            found[number] += values[value].take(places, axis).sum()
-        found[number] = found[number] if unit.reason is None else np.inf
-    return found
+    sums: dict[tuple[Value, int], np.ndarray] = {}
+    for value, axis, _ in family.units[0].parts:
+        tensor = analysis.tensors[analysis.paths[value]]
+        if tensor.dtype.is_float and _is_parameter(tensor, analysis):
+            values = score(criterion, analysis.paths[value], tensor)
+            sums[value, axis] = values.sum(tuple(a for a in range(values.ndim) if a != axis))
+    return np.array([np.inf if unit.reason is not None else
+                     sum(sums[value, axis][list(places)].sum() for value, axis, places in unit.parts
+                         if (value, axis) in sums) for unit in family.units])
 
 
 def _is_parameter(tensor: Tensor, analysis: Analysis) -> bool:
@@ -227,9 +223,10 @@ def _smaller_model(model: Module, analysis: Analysis, removed: Sequence[Unit]) -
             array = np.delete(array, places, axis)
         tensor.payload, tensor.grad = np.ascontiguousarray(array), None
         tensor.version += 1
-    heads = [(analysis.layers(family), len(family.units), sum(unit in family.units for unit in removed))
+    gone = set(map(id, removed))
+    heads = [(analysis.layers(family), len(family.units), sum(id(unit) in gone for unit in family.units))
              for family in analysis.families if family.kind == "heads"]
-    refresh(small, before, [(layers, total, total - gone) for layers, total, gone in heads if gone])
+    refresh(small, before, [(layers, total, total - lost) for layers, total, lost in heads if lost])
     return small
 
 
@@ -258,9 +255,9 @@ def check(model: Module, small: Module, analysis: Analysis, removed: Sequence[Un
     for a, b in zip(wanted, found, strict=True):
         scale = float(np.abs(a).max(initial=1.0))
         if a.shape != b.shape or not np.allclose(a, b, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
-            raise PassError(f"prune: the smaller {type(model).__name__} computes something else than the model does with "
-                            "zeros in what was removed; are there sizes in its code that ought to come from shapes, "
-                            "or numbers of heads in attributes whose names do not end in 'head' or 'heads'?")
+            raise PassError(f"prune: the smaller {type(model).__name__} computes something else than the model does "
+                            "with zeros in what was removed; are there sizes in its code that ought to come from "
+                            "shapes, or numbers of heads in attributes whose names do not end in 'head' or 'heads'?")
 
 
 def _results(model: Callable[..., Any], arguments: Sequence[Any]) -> list[np.ndarray]:

@@ -24,6 +24,7 @@ from tinytorch.watch import touch
 from .criteria import Criterion
 from .weights import Elements, weights_of, zero_smallest
 
+
 class KeepZeros(Optimizer):
     """`optimizer`, but weights of `model` that are zero stay zero.
 
@@ -68,7 +69,8 @@ class KeepZeros(Optimizer):
 
 def cubic(step: int, begin: int, end: int, amount: float, start: float = 0.0) -> float:
     """The sparsity at a step: from `start` at `begin` to `amount` at `end`, fast at first and slower towards the end,
-    s = amount + (start - amount) (1 - (step - begin) / (end - begin))³ (Zhu and Gupta, "To prune, or not to prune", 2017).
+    s = amount + (start - amount) (1 - (step - begin) / (end - begin))³ (Zhu and Gupta, "To prune, or not to prune",
+    2017).
 
     >>> from tinytorch.prune import cubic
     >>> [round(cubic(step, 0, 4, 0.8), 3) for step in range(6)]
@@ -105,18 +107,23 @@ def rewind(model: Module, state: Mapping[str, Any], layers: Any = None) -> None:
 
 
 def iteratively(model: Module, train: Callable[[Module], Any], amount: float, rounds: int,
-                state: Mapping[str, Any] | None = None, criterion: Criterion = "l1", layers: Any = None) -> None:
+                state: Mapping[str, Any] | None = None, criterion: Criterion = "l1", layers: Any = None,
+                scope: str = "global") -> None:
     """Prune in place in `rounds`, each an equal share of what is left, and train after each.
 
     Args:
         train: trains the model, with a `KeepZeros` around its optimiser.
         amount: the share of zeros at the end.
         state: weights to go back to before each training (lottery tickets); by default training goes on.
+        criterion, layers, scope: see `prune`.
+    Raises:
+        OpError: numbers that make no sense; a layer would be left without weights.
     """
     if rounds < 1 or not 0 < amount < 1:
         raise OpError(f"iteratively(amount={amount}, rounds={rounds}): expected 0 < amount < 1 and a round at least")
     for number in range(1, rounds + 1):
-        zero_smallest(model, Elements(1 - (1 - amount) ** (number / rounds)), criterion, layers)
+        share = 1 - (1 - amount) ** (number / rounds)
+        zero_smallest(model, Elements(share, scope == "global"), criterion, layers)
         if state is not None:
             rewind(model, state, layers)
         train(model)

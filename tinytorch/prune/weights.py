@@ -66,8 +66,8 @@ class Blocks:
 
     def keep(self, scores: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """See `Pattern`."""
-        sums = {path: self._sums(values) for path, values in scores.items()}
-        kept = Elements(self.amount, self.whole).keep(sums)
+        means = {path: self._sums(values) / self._sums(np.ones_like(values)) for path, values in scores.items()}
+        kept = Elements(self.amount, self.whole).keep(means)
         return {path: self._spread(kept[path], scores[path]) for path in scores}
 
     def _sums(self, values: np.ndarray) -> np.ndarray:

@@ -8,5 +8,7 @@ from .quantized import Quantized, Report, quantize
 from .sensitivity import Sensitivity, sensitivity
 from .store import load, save
 from .training import Prepared, prepare
+from .weights import SmallerWeights, quantize_weights
 
-__all__ = ["Prepared", "Quantized", "Report", "Sensitivity", "load", "prepare", "quantize", "save", "sensitivity"]
+__all__ = ["Prepared", "Quantized", "Report", "Sensitivity", "SmallerWeights", "load", "prepare", "quantize",
+           "quantize_weights", "save", "sensitivity"]

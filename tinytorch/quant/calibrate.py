@@ -66,6 +66,8 @@ def batches(data: Any, count: int) -> Iterator[Batch]:
         batch = tuple(np.asarray(as_tensor(part).numpy()) for part in parts[:count])
         if batch[0].size == 0:
             continue
+        if wrong := [array.dtype for array in batch if array.dtype.kind == "f" and array.dtype != np.float32]:
+            raise DTypeError(f"the data are {wrong[0]}: quantised models compute in float32; convert them first")
         empty = False
         yield batch
     if empty:
@@ -183,7 +185,7 @@ def runner(graph: Graph) -> Callable[..., Sequence[Tensor]]:
         operands = iter(given)
         return inline(graph, [bound[v] if v in bound else next(operands) for v in graph.inputs])
 
-    return compile(run, pipeline="infer")  # type: ignore[no-any-return]
+    return compile(run, pipeline="infer")
 
 
 def shown_names(target: Any, keys: Iterable[str]) -> dict[str, str]:

@@ -79,8 +79,9 @@ class Histogram(MinMax):
         return (np.arange(BINS) + 0.5) * (2 * self.reach / BINS) - self.reach
 
     def _best(self, low: float, high: float, cost: Callable[[float, float], float]) -> tuple[float, float]:
-        """The cheapest of ranges that are parts of (low, high) around 0."""
-        ranges = [(low * part, high * part) for part in np.linspace(0.2, 1.0, 41)]
+        """The cheapest of the parts of (low, high) within some distance of 0."""
+        top = max(-low, high)
+        ranges = {(max(low, -reach), min(high, reach)): None for reach in top * np.geomspace(0.02, 1.0, 80)}
         return min(ranges, key=lambda ends: cost(*ends))
 
 

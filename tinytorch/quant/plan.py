@@ -1,8 +1,8 @@
 """What to do with each layer: from ranges and choices to `IntegerLayer`s, and how well they suit the numbers.
 
-A weight w gets one scale for each output, max |w| / 127, and integers -127 … 127 (fewer for fewer bits); x gets a grid of 256 numbers that
-covers the range that was observed, and 0 exactly. A scale is never 0 or subnormal: outputs whose weights are all 0
-have one that suits their bias.
+A weight w gets one scale for each output, max |w| / 127, and integers -127 … 127 (fewer for fewer bits); x gets a grid
+of 256 numbers that covers the range that was observed, and 0 exactly. A scale is never 0 or subnormal: outputs whose
+weights are all 0 have one that suits their bias.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from tinytorch.ir.errors import DataError, OpError, listing
 from tinytorch.passes.fold_constants import frozen
 from tinytorch.passes.quantize_find import FoundLayer, canonical, evaluate_known, find_layers
 from tinytorch.passes.quantize_layers import MIDDLE, Grid, IntegerLayer, QuantizeLayers
+from tinytorch.passes.quantize_weights import PackedWeight, QuantizeWeights
 
 from .calibrate import Seen
+from .weights import Options, round_weight
 
-METHODS = ("static", "dynamic", "int8", "int4", "f32")
 INTEGER = ("static", "dynamic")
+WEIGHTS = {"int8": 8, "int4": 4}  # for weights alone: their bits
+METHODS = (*INTEGER, *WEIGHTS, "f32")
 LEAST_RANGE = 2.0 ** -100  # of a grid; numbers that are all smaller count as 0
 
 
@@ -59,11 +62,12 @@ class Plan:
     """What `quantize` decided.
 
     Attributes:
-        layers: for the pass, by key; chosen: the method of every layer; rows: for the report.
+        layers, weights: for the passes, by key; chosen: the method of every layer; rows: for the report.
         kept: names of bound inputs that are read as they are.
     """
 
     layers: Mapping[str, IntegerLayer]
+    weights: Mapping[str, PackedWeight]
     chosen: Mapping[str, str]
     rows: tuple[Row, ...]
     kept: tuple[str, ...]
@@ -98,8 +102,8 @@ def make_grid(low: float, high: float, symmetric: bool = False) -> Grid:
     if not high - low > LEAST_RANGE:
         return Grid(1.0, 0)
     if symmetric:
-        top = max(-low, high)
-        return Grid(float(np.float32(top / (255 - MIDDLE))), MIDDLE) if low < 0 else Grid(float(np.float32(top / 255)), 0)
+        zero = MIDDLE if low < 0 else 0
+        return Grid(float(np.float32(max(-low, high) / (255 - zero))), zero)
     scale = np.float32((high - low) / 255)
     return Grid(float(scale), round(-low / float(scale)))
 
@@ -152,17 +156,22 @@ def make_plan(graph: Graph, chosen: Mapping[str, str], seen: Mapping[str, Seen],
         DataError: a weight holds NaN or infinities; a layer was not reached by any example.
     """
     layers: dict[str, IntegerLayer] = {}
+    weights: dict[str, PackedWeight] = {}
     rows: list[Row] = []
     for found in find_layers(graph):
         method, key, size = chosen[found.key], found.key, found.weight.type.size
         if method in INTEGER:
             layers[key] = layer = integer_layer(graph, found, seen.get(key), method, symmetric, weight_bits)
             rows.append(_row(graph, found, layer, names[key], method, seen.get(key)))
+        elif method in WEIGHTS:
+            weights[key] = packed = packed_weight(graph, found, WEIGHTS[method])
+            rows.append(Row(key, names[key], method, size, weight_db=packed.decibels))
         else:
-            rows.append(Row(key, names[key], method, size, why=reason(found) if method == "f32" else ""))
+            rows.append(Row(key, names[key], method, size, why=reason(found)))
     after = QuantizeLayers(layers)(graph)
+    after = QuantizeWeights(dict(weights))(after) if weights else after
     kept = tuple(graph.names[value] for value in after.bound if value in graph.bound)
-    return Plan(layers, dict(chosen), tuple(rows), kept)
+    return Plan(layers, weights, dict(chosen), tuple(rows), kept)
 
 
 def read_weight(graph: Graph, found: FoundLayer) -> tuple[np.ndarray, np.ndarray]:
@@ -188,6 +197,17 @@ def integer_layer(graph: Graph, found: FoundLayer, seen: Seen | None, method: st
     weight, bias = read_weight(graph, found)
     q, scale = quantize_weight(weight, bias, grid.scale if grid is not None else 1.0, bits)
     return IntegerLayer(q, scale, frozen(bias), grid)
+
+
+def packed_weight(graph: Graph, found: FoundLayer, bits: int) -> PackedWeight:
+    """The weight of a linear layer in few bits, nearest rounding."""
+    if found.is_convolution:
+        raise OpError(f"quantize(layers=…): {found.key} is a convolution, 'int{bits}' is for linear layers; "
+                      "choose 'static', 'dynamic' or 'f32'")
+    weight, _ = read_weight(graph, found)
+    rounding = Options(bits, None, True, "nearest", {}).rounding_of(found.key, weight.shape[1])
+    assert rounding is not None
+    return round_weight(weight, rounding)
 
 
 def _row(graph: Graph, found: FoundLayer, layer: IntegerLayer, name: str, method: str, seen: Seen | None) -> Row:

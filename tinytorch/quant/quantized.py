@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinytorch.ir import Graph
-from tinytorch.ir.errors import DataError, OpError
+from tinytorch.ir.errors import DataError, OpError, listing
 from tinytorch.nn import Module, Rewritten
 from tinytorch.passes import FoldBatchNorm, Pipeline
 from tinytorch.passes.quantize_find import find_layers
 from tinytorch.passes.quantize_layers import QuantizeLayers
 from tinytorch.passes.quantize_moves import MoveGrids
+from tinytorch.passes.quantize_weights import QuantizeWeights
 
 from .calibrate import Batch, arity, batches, folded, next_batch, observe, shown_names
-from .plan import Plan, check_bits, choose, make_plan
+from .plan import INTEGER, WEIGHTS, Plan, check_bits, choose, make_plan
 from .training import Prepared
+from .weights import quantize_weights
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,11 +86,6 @@ class Quantized(Rewritten):
         super().__init__(module, *passes_of(plan))
         self.plan = plan
 
-    @property
-    def source(self) -> Any:
-        """The module, as it was copied; of what is not read any more, only shapes are left."""
-        return self._source[0]
-
     def report(self) -> Report:
         """A table of layers: method, range, signal to noise."""
         return Report(self.plan)
@@ -96,12 +93,13 @@ class Quantized(Rewritten):
 
 def passes_of(plan: Plan) -> tuple[Callable[[Graph], Graph], ...]:
     """The passes that carry out a plan."""
-    return (FoldBatchNorm(), QuantizeLayers(plan.layers), MoveGrids())
+    weights = (QuantizeWeights(dict(plan.weights)),) if plan.weights else ()
+    return (FoldBatchNorm(), QuantizeLayers(plan.layers), *weights, MoveGrids())
 
 
 def quantize(target: Any, data: Any = None, *, method: str = "static", observer: str = "minmax",
-             layers: Mapping[str, str] | None = None, symmetric: bool = False, weight_bits: int = 8,
-             samples: int = 1024) -> Any:
+             layers: Mapping[str, str] | None = None, symmetric: bool | None = None, weight_bits: int = 8,
+             samples: int = 1024, **options: Any) -> Any:
     """A model or graph whose linear layers and convolutions compute on integers.
 
     Args:
@@ -110,14 +108,15 @@ def quantize(target: Any, data: Any = None, *, method: str = "static", observer:
         data: examples to observe, for static quantisation: an array with the examples along its first axis, or an
             iterable of batches, of which labels are left aside. Some hundred suffice.
         method: "static", one range for the inputs of each layer, known beforehand; "dynamic", one for each row or image
-            from the numbers themselves.
+            from the numbers themselves; "int8" or "int4", weights alone, under f32 inputs (`quant.quantize_weights`).
         observer: "minmax", "percentile", "mse" or "entropy": how ranges follow from what was observed.
         layers: other choices for some layers, as {"conv1": "f32"}; by the path of the module, or the name in the graph.
-        symmetric: ranges of inputs around 0.
+        symmetric: ranges around 0: of inputs (by default they are not), or of "int8" and "int4" weights (they are).
         weight_bits: 2 to 8; with fewer than 8 the weights are i8 all the same, with fewer different numbers.
         samples: how many examples are looked at, at most.
+        options: for "int8" and "int4" those of `quant.quantize_weights`: group, rounding, embeddings.
     Returns:
-        A `Quantized`, an `nn.Rewritten`, for a module; a graph for a graph.
+        A `Quantized`, an `nn.Rewritten`, for a module (of weights alone, a `SmallerWeights`); a graph for a graph.
     Raises:
         DataError: the data are missing, empty, or hold NaN or infinities.
         ShapeError, DTypeError: the model does not take them.
@@ -130,7 +129,12 @@ def quantize(target: Any, data: Any = None, *, method: str = "static", observer:
     >>> bool((small(x) - model(x)).abs().max() < 0.05)
     True
     """
-    plan = plan_for(target, data, method=method, observer=observer, layers=layers, symmetric=symmetric,
+    if method in WEIGHTS and not set((layers or {}).values()) & set(INTEGER):
+        around_zero = True if symmetric is None else symmetric
+        return quantize_weights(target, WEIGHTS[method], symmetric=around_zero, data=data, layers=layers, **options)
+    if options:
+        raise OpError(f"quantize(method={method!r}): there is no option {listing(options)}")
+    plan = plan_for(target, data, method=method, observer=observer, layers=layers, symmetric=bool(symmetric),
                     weight_bits=weight_bits, samples=samples)
     if isinstance(target, Graph):
         return Pipeline(*passes_of(plan))(target)
