@@ -154,7 +154,7 @@ class Workload:
     group: str = ""
 
 
-def against(workload: str, case: str, found: Mapping[str, Timing], peer: str | Sequence[str], target: Target,
+def against(workload: str, case: str, found: Mapping[str, Timing], peer: str | Sequence[str], target: Target | None,
             note: str = "", first: Mapping[str, float] | None = None, work: Work | None = None) -> Row:
     """The row of "ours" against a peer, or the fastest of several; those that were not measured are told."""
     names = [peer] if isinstance(peer, str) else peer

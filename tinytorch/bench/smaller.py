@@ -1,28 +1,36 @@
-"""Models made smaller: static int8 against our own f32 and ONNX Runtime's int8, with what it costs in accuracy."""
+"""Models made smaller or cheaper, against the same as they were: static int8 (and ONNX Runtime's), half the channels,
+bf16, a training step within half the memory."""
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from tinytorch import data, quant, zoo
+from tinytorch import data, nn, quant, zoo
 from tinytorch.autograd import no_grad
-from tinytorch.compile import compile
+from tinytorch.compile import compile, trace
+from tinytorch.ir import graph_cost
+from tinytorch.prune import prune
+from tinytorch.runtime.build import has
 from tinytorch.store import save
 from tinytorch.tensor import Tensor
 
 from . import in_onnx
-from .models import NETWORKS, trained
+from .models import NETWORKS, trained, training_step
 from .rows import Row, Settings, Target, against
-from .timing import paired
+from .same import check_same
+from .timing import interval, paired
 from .work import inspect
 
 Array = np.ndarray
+Split = Literal["train", "test"]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # by channel, of what the trained ResNet-20 takes
 CALIBRATION, BATCH = 512, 64  # images
 
@@ -33,24 +41,24 @@ class Case:
 
     name: str
     make: Callable[[], Any]
-    images: Callable[[str], tuple[Array, Array]]
+    images: Callable[[Split], tuple[Array, Array]]
 
 
-def _photographs(split: str) -> tuple[Array, Array]:
+def _photographs(split: Split) -> tuple[Array, Array]:
     images, labels = data.cifar10(split)
     mean, std = (np.array(numbers, np.float32)[:, None, None] for numbers in (MEAN, STD))
     return (images.astype(np.float32) / 255 - mean) / std, labels.astype(np.int64)
 
 
-def _digits(split: str) -> tuple[Array, Array]:
+def _digits(split: Split) -> tuple[Array, Array]:
     try:
-        return zoo.examples("lenet", split, full=True)  # type: ignore[arg-type]
+        return zoo.examples("lenet", split, full=True)
     except FileNotFoundError:
-        return zoo.examples("lenet", split)  # type: ignore[arg-type]
+        return zoo.examples("lenet", split)
 
 
 CASES = (Case("lenet", zoo.lenet, _digits),
-         Case("cnn", zoo.cnn, lambda split: zoo.examples("cnn", split)),  # type: ignore[arg-type]
+         Case("cnn", zoo.cnn, lambda split: zoo.examples("cnn", split)),
          Case("resnet20", lambda: NETWORKS["resnet20"].make().eval(), _photographs))
 
 
@@ -119,3 +127,52 @@ def _accuracy(case: Case, model: Any, small: Any) -> Row:
     return Row("int8", f"{case.name}: accuracy lost in int8, {len(images):,} test images", max(0.0, whole - packed),
                Target(0.005, "points", at_most=True), unit="points",
                note=f"{100 * whole:.2f} % in f32, {100 * packed:.2f} % in int8")
+
+
+def pruned(settings: Settings) -> Iterator[Row]:
+    """The CNN of the zoo with half the channels of each convolution (examples/prune_cnn trains them on)."""
+    model, x = zoo.cnn(), Tensor(NETWORKS["cnn"].batch(BATCH)[0])
+    small = prune(model, 0.5, "channels", examples=x)
+    before, after = (graph_cost(trace(m, x)).flops for m in (model, small))
+    yield Row("pruned", "cnn: FLOPs, over those with half the channels", before / after, Target(2.5),
+              note=f"{before:,} and {after:,}")
+    whole, half = (compile(m.eval(), pipeline="infer", threads=settings.threads) for m in (model, small))
+    with no_grad():
+        found = paired({"ours": lambda: half(x), "whole": lambda: whole(x)}, settings.seconds, settings.settle)
+        yield against("pruned", f"cnn with half the channels, batch {BATCH}, {settings.with_threads}", found, "whole",
+                      Target(2.0), work=inspect(half, BATCH, "images"))
+
+
+def bf16(settings: Settings) -> Iterator[Row]:
+    """Inference from bf16 operands against f32; the results must agree within what rounding allows."""
+    told = "" if has("avx512bf16") else "this machine has no dot products of bf16"
+    wide = nn.Sequential(nn.Linear(1024, 4096), nn.GELU(), nn.Linear(4096, 1024))
+    inputs = np.random.default_rng(0).standard_normal((256, 1024)).astype(np.float32)
+    gpt = NETWORKS["gpt"]
+    for name, model, given in ("MLP 1024-4096-1024, batch 256", wide, inputs), (gpt.name, gpt.make(), gpt.batch(16)[0]):
+        x = Tensor(given)
+        whole, half = (compile(model.eval(), threads=settings.threads, precision=p) for p in ("f32", "bf16"))
+        with no_grad():
+            sides = {"ours": partial(half, x), "f32": partial(whole, x)}
+            check_same(sides, room=0.05)
+            found = paired(sides, settings.seconds, settings.settle)
+        yield against("bf16", f"{name}, bf16 against f32, {settings.with_threads}", found, "f32",
+                      None if told else Target(1.5), told)
+
+
+def budget(settings: Settings) -> Iterator[Row]:
+    """A GPT training step within half the memory of its intermediates."""
+    network = NETWORKS["gpt"]
+    x, labels = map(Tensor, network.batch(16))
+    free, half = (compile(training_step(network.make(), network.classes), threads=settings.threads, memory=part)
+                  for part in (None, 0.5))
+    sides: dict[str, Callable[[], Any]] = {"ours": lambda: half(x, labels), "free": lambda: free(x, labels)}
+    check_same(sides)
+    found = paired(sides, settings.seconds, settings.settle)
+    before, after = (f.program.plan.size for f in (free, half))
+    ratios = [1 / ratio for ratio in found["ours"].ratios(found["free"])]
+    yield Row("budget", "gpt training step: its arena within half", after / before, Target(0.5, "%", at_most=True),
+              unit="%", note=f"{after:,} of {before:,} bytes")
+    yield Row("budget", f"gpt training step within half the memory: time over that without, {settings.with_threads}",
+              statistics.median(ratios), Target(1.35, at_most=True), found["ours"], {"free": found["free"]},
+              interval=interval(ratios))
