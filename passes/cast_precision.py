@@ -9,7 +9,7 @@ gradients (Micikevicius et al., "Mixed precision training", ICLR 2018; Kalamkar 
 learning training", 2019). An op is a product by its kind, and so are the composites that are made of one (`linear`),
 which are opened. In the graph of a training step the products of the backward pass are among them.
 
-With u = 2⁻⁹ (bf16) or 2⁻¹² (f16, as far as its range goes: from 6·10⁻⁸ to 65504), an element of a result differs from
+With u = 2⁻⁸ (bf16) or 2⁻¹¹ (f16, as far as its range goes: from 6·10⁻⁸ to 65504), an element of a result differs from
 that of f32 by at most (2u + u²) Σ |x| |w|, and by how the sum is rounded.
 
     >>> from tinytorch.ir import Builder, f32, ops
@@ -17,7 +17,7 @@ that of f32 by at most (2u + u²) Σ |x| |w|, and by how the sum is rounded.
     >>> with build: y = ops.linear(build.input("x", f32[64, 32]), build.input("w", f32[48, 32]))
     >>> graph = CastPrecision("bf16")(build.finish([y]))
     >>> print(*(f"{node.op.name}: {node.output.type}" for node in graph.nodes if node.op.kind.launches), sep=", ")
-    cast: bf16[64, 32], cast: bf16[48, 32], pair_matmul: f32[64, 48]
+    cast: bf16[64, 32], pack_pairs: bf16[16, 48, 2], pair_matmul: f32[64, 48]
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from .plan_memory import ALIGNMENT, Lives
 # Nanoseconds on a processor of today: only their ratios matter.
 NS_PER_FLOP, NS_PER_TRANSCENDENTAL, NS_PER_BYTE = 0.01, 0.2, 0.1
 MOST_EXTRA = 4.0  # who would want that
+SMALL = 1 << 10  # bytes: a new value of an input that waits so long in memory of its own costs next to nothing
 
 Uses = Mapping[Value, Sequence[int]]
 
@@ -58,10 +59,12 @@ class Facts:
         for value in map(lives.root, graph.outputs):
             if value in self.size:
                 self.uses[value].append(len(graph.nodes))
-        self.until = self._until({target: lives.born[v] for v, target in donations.items()})
+        self.until = self._until({target: lives.born[v] for v, target in donations.items()
+                                  if target.type.nbytes > SMALL})
 
     def _until(self, overwritten: Mapping[Value, int]) -> dict[Value, int]:
-        """Up to which node each value can be made again: up to the one that overwrites an input it is made of."""
+        """Up to which node each value can be made again: up to the one that overwrites an input it is made of. A small
+        input, such as the key of a random mask, is overwritten at the end if somebody reads it late."""
         until: dict[Value, int] = {}
         for node in self.graph.nodes:
             last = min((until.get(v, overwritten.get(v, len(self.graph.nodes))) for v in node.inputs),

@@ -21,7 +21,7 @@ from tinytorch.ir.errors import PassError
 
 from .remove_dead import RemoveDead
 from .time_flow import Flow
-from .time_rules import follow
+from .time_rules import check_numbers, follow
 from .write_extension import Extension
 
 CACHE_TYPES = ("f32", "f16", "bf16", "i8")
@@ -36,8 +36,8 @@ class InsertKVCache:
         last: take an input `last` (batch,) too, and give the row with that number of each sequence only, (batch, 1, …);
             what later tokens do not need is computed for that row alone.
         prefill: the positions are all 0: attention need look at the new rows only.
-        cache_dtype: what floating point rows are kept as: "f32", "f16", "bf16", or "i8", with a scale for each row and
-            head.
+        cache_dtype: what floating point rows are kept as: "f32" (as they are), "f16", "bf16", or "i8", with a scale for
+            each row and head.
         window: have attention see so many of the latest tokens only, which changes what the graph means.
     Raises:
         PassError: the graph is not causal, or not shown to be; the message has the op, the line and the reason.
@@ -53,8 +53,15 @@ class InsertKVCache:
         return self.extend(self.follow(graph))
 
     @staticmethod
-    def follow(graph: Graph) -> Flow:
-        """The analysis alone, which serves for all options."""
+    def follow(graph: Graph, *shorter: Graph) -> Flow:
+        """The analysis alone, which serves for all options.
+
+        Args:
+            shorter: the same model's graphs for fewer tokens, two of them, to see that no number follows from the
+                length, which one graph cannot show.
+        """
+        if shorter:
+            check_numbers(*(follow(each, merge=False) for each in shorter))
         return follow(graph)
 
     def extend(self, flow: Flow) -> Graph:

@@ -33,7 +33,7 @@ class OrderNodes:
     least: int = 1 << 20
 
     def __call__(self, graph: Graph, /) -> Graph:
-        demand = _Demand(graph)
+        demand = Demand(graph)
         peak = demand.peak(range(len(graph.nodes)))
         if peak < self.least:
             return graph
@@ -42,7 +42,7 @@ class OrderNodes:
         return graph.with_(nodes=tuple(graph.nodes[i] for i in order)) if is_better else graph
 
 
-class _Demand:
+class Demand:
     """What must come before what, and what each node takes and gives back."""
 
     def __init__(self, graph: Graph) -> None:
@@ -95,7 +95,7 @@ class _Demand:
         return most
 
 
-def _order(demand: _Demand) -> list[int]:
+def _order(demand: Demand) -> list[int]:
     """The numbers of all nodes in the new order."""
     waits = list(map(len, demand.before))
     left = {value: set(readers) for value, readers in demand.readers.items()}

@@ -10,7 +10,8 @@ what will be used, and nothing after it can undo it. A copy runs the very kernel
 the same, bit for bit.
 
 Which values, is found by walks (`passes/eviction.py`) with several limits and scores, each the better for what the one
-before has found out; what there is room to keep after all is kept. The cheapest whose plan fits is taken.
+before has found out; what there is room to keep after all is kept. The cheapest whose plan fits is taken. Where
+that is not enough, updates of parameters run as soon as they can, in small graphs too, which `OrderNodes` leaves alone.
 
     >>> from tinytorch.ir import Builder, f32, ops
     >>> from tinytorch.passes import plan_memory
@@ -35,6 +36,7 @@ from tinytorch.ir import Graph, Node, Value
 from tinytorch.ir.errors import BudgetError, PassError
 
 from .eviction import Facts, Move, Walk, can_write_less, peak, with_fewer, without_unread
+from .order_nodes import SLACK, Demand
 from .plan_memory import plan_memory
 from .remove_dead import RemoveDead
 
@@ -68,14 +70,40 @@ class Rematerialize:
         budget = bytes_of(self.budget, whole)
         if whole <= budget:
             return graph
-        facts = Facts(graph)
-        found = _fitted(facts, budget)
-        if found is not None:
-            return found
-        smallest = _smallest(facts, whole)
+        orders = [Facts(each) for each in dict.fromkeys((graph, with_updates_early(graph)))]
+        for facts in orders:
+            found = _fitted(facts, budget)
+            if found is not None:
+                return found
+        smallest = min(_smallest(facts, whole) for facts in orders)
         raise BudgetError(f"Rematerialize({self.budget}): the intermediates of {graph.name} need {whole:,} bytes, and "
                           f"{smallest:,} with all computed again that can be; {budget:,} are not enough. The smallest "
                           f"budget that can be met is {smallest}", smallest)
+
+
+def with_updates_early(graph: Graph) -> Graph:
+    """Nodes that need next to no memory, such as those that overwrite parameters, run as soon as they can."""
+    demand = Demand(graph)
+    waits = list(map(len, demand.before))
+    done = [False] * len(waits)
+    order: list[int] = []
+
+    def run(first: int) -> None:
+        stack = [first]
+        while stack:
+            number = stack.pop()
+            done[number] = True
+            order.append(number)
+            for follower in demand.after[number]:
+                waits[follower] -= 1
+                if not waits[follower] and demand.takes[follower] <= SLACK:
+                    stack.append(follower)
+
+    numbers = range(len(waits))
+    for number in (*(n for n in numbers if not waits[n] and demand.takes[n] <= SLACK), *numbers):
+        if not done[number]:
+            run(number)
+    return graph if order == sorted(order) else graph.with_(nodes=tuple(graph.nodes[number] for number in order))
 
 
 def _smallest(facts: Facts, whole: int) -> int:

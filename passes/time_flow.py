@@ -192,8 +192,6 @@ class Flow:
             lay, at = fact.lay, home(fact.lay, ROWS)
             uses[number] = AS_ROWS
             if at is None or to[at] != rows:
-                if KEYS in labels(lay):
-                    raise self.refusal(node, "it pairs time a third time: expected queries and keys")
                 uses[number], lay = AS_KEYS, renamed(lay, ROWS, KEYS)
                 self.cached[value] = None
             for axis, place in zip(lay, to, strict=True):
@@ -205,6 +203,10 @@ class Flow:
                 uses[number] = TABLE if any(f.label == ROWS for p in wide for f in axes.get(p, ())) else FREE
                 for n, place in zip(value.shape, to, strict=True):
                     axes.setdefault(place, joined((Factor(n),))) if n != 1 else None
+        named = [factor.label for axis in axes.values() for factor in axis if factor.label]
+        if len(named) > len(set(named)):
+            raise self.refusal(node, "it pairs sequences of the batch, or three times; expected queries and keys of "
+                               "one sequence")
         self.meetings[node] = Meeting(tuple(uses), tuple(places), axes, lead)
         return axes
 
@@ -300,6 +302,15 @@ def split(shape: Sequence[int], to: Sequence[int], axes: Mapping[int, Axis]) -> 
         axis = axes.get(place, ())
         found += [] if n == 1 else axis if labels((axis,)) & {BATCH, ROWS, KEYS} else [Factor(n)]
     return found
+
+
+def opened(node: Node) -> Iterable[Node]:
+    """The node, or all pieces that it consists of."""
+    if node.op.expand is None:
+        yield node
+        return
+    for piece in _expansion(node)[0]:
+        yield from opened(piece)
 
 
 def _expansion(node: Node) -> tuple[list[Node], list[Value], Mapping[Value, np.ndarray]]:

@@ -8,6 +8,7 @@ which opens the op. Kinds have rules, and ops that are unlike others of their ki
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,14 +20,16 @@ from tinytorch.ir.errors import PassError
 from .merge_common import MergeCommon
 from .remove_dead import RemoveDead
 from .time_axis import BATCH, KEYS, ROWS, Axis, Factor, Lay, gathered, joined, labels, plain, regroup
-from .time_flow import AS_ROWS, FREE, PROBES, Fact, Flow, Meeting, Rule
+from .time_flow import AS_ROWS, FREE, PROBES, Fact, Flow, Meeting, Rule, opened
 
 LOW = -1e4  # added to a score, exp makes nothing of it (as long as scores stay within thousands)
 
 
-def follow(graph: Graph) -> Flow:
+def follow(graph: Graph, merge: bool = True) -> Flow:
     """The analysis of a decoder: one free input, tokens (batch, time) of integers.
 
+    Args:
+        merge: first make one of nodes that do the same.
     Raises:
         PassError: the graph takes something else, or a result does not depend on earlier tokens alone, row by row.
     """
@@ -38,7 +41,7 @@ def follow(graph: Graph) -> Flow:
     if graph.donated:
         raise PassError(f"no cache can be inserted into {graph.name}: it overwrites tensors; expected a graph that "
                         "only computes, as in evaluation mode")
-    graph = RemoveDead()(MergeCommon()(graph))
+    graph = RemoveDead()(MergeCommon()(graph) if merge else graph)
     batch, capacity = tokens[0].shape
     flow = Flow(graph, capacity, RULES)
     flow.facts[tokens[0]] = Fact((joined((Factor(batch, BATCH),)), (Factor(capacity, ROWS),)))
@@ -50,6 +53,31 @@ def follow(graph: Graph) -> Flow:
             raise PassError(f"no cache can be inserted into {graph.name}: result {number} ({value.type}) {reason}; "
                             "expected logits (batch, time, vocabulary)")
     return flow
+
+
+def check_numbers(one: Flow, other: Flow) -> None:
+    """Of one decoder at two lengths: that both do the same, with the same numbers.
+
+    Raises:
+        PassError: a number follows from the length, as in `x.sum(1) / time`; then no cache gives what a shorter
+            sequence would.
+    """
+    nodes = list(_numbered(one))
+    for a, b in itertools.zip_longest(nodes, _numbered(other)):
+        if a is None or b is None or a.op is not b.op:
+            raise one.refusal(a or b, f"at {one.capacity} tokens the model does something else than at "
+                              f"{other.capacity}")
+        if a.op is ops.constant and a.attrs["shape"] == b.attrs["shape"] and a.attrs["value"] != b.attrs["value"]:
+            user = next((node for node in nodes if a.output in node.inputs), a)
+            raise one.refusal(user, f"a number follows from the length: {a.attrs['value']} at {one.capacity} tokens, "
+                              f"{b.attrs['value']} at {other.capacity}; expected none but positions to count")
+
+
+def _numbered(flow: Flow) -> Iterable[Node]:
+    """The nodes; of ops over keys, whose number is the capacity, all pieces."""
+    for node in flow.nodes:
+        over_keys = any(KEYS in labels(flow.facts[v].lay) for v in node.inputs if v in flow.facts)
+        yield from opened(node) if over_keys else (node,)
 
 
 def _unlabelled(flow: Flow, node: Node, value: Value, axes: Iterable[int], what: str) -> None:

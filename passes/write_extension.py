@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tinytorch.ir import Builder, DType, Graph, Kind, Node, Operand, Value, bind, i8, i64, ops
+from tinytorch.ir import Builder, DType, Graph, Kind, Node, Operand, Value, bind, f32, i8, i64, ops
 
 from .time_axis import (
     BATCH,
@@ -300,13 +300,11 @@ def _needed_whole(flow: Flow) -> set[Value]:
 
 
 def _packed(x: Any, dtype: DType) -> tuple[Any, ...]:
-    """What a cache keeps of floating point rows: i8 with a scale for all but the last axis, or another type."""
-    if not x.dtype.is_float or x.dtype is dtype:
+    """What a cache keeps of rows: f32 stands for what they are, i8 comes with a scale for all but the last axis."""
+    if not x.dtype.is_float or dtype in (f32, x.dtype) or (dtype is i8 and x.ndim < 3):
         return (x,)
     if dtype is not i8:
         return (ops.cast(x, dtype),)
-    if x.ndim < 3:
-        return (x,)
     scale = ops.max(ops.abs(x), -1, True) * (1 / 127)
     steps = ops.round(x / ops.where(ops.eq(scale, 0.0), 1.0, scale))
     return ops.cast(steps, i8), ops.reshape(scale, x.shape[:-1])

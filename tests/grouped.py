@@ -1,4 +1,4 @@
-"""What contractions of quads and pairs mean, in NumPy: a loop over the depth (for `samples.py` and the kernels' test)."""
+"""What contractions of quads and pairs mean, in NumPy: a loop over the depth, for samples and kernels."""
 
 from typing import Any
 

@@ -1570,6 +1570,14 @@ ENTRIES: dict[str, Entry] = {
             Bad((some(2, 4, dtype=bf16), some(1, 3, 4, dtype=bf16)), ShapeError, "as `pairs` makes it"),
         ],
     ),
+    "pack_pairs": Entry(
+        [Sample((some(n, m),)) for n, m in ((8, 5), (34, 40), (7, 3), (2, 1), (0, 4), (4, 0))]
+        + [Sample((turned(some(36, 9)),)), Sample((spaced(some(4, 6)),)), Sample((some(6, 1),))],
+        bad=[
+            Bad((some(2, 3, 4),), ShapeError, "expected a matrix"),
+            Bad((whole(2, 4),), DTypeError, "expected floats"),
+        ],
+    ),
     "quad_convolve": Entry(
         grouped_images(4),
         meaning=grouped_windows,

@@ -126,7 +126,8 @@ def test_what_a_pass_refuses_is_told_and_nothing_is_written(mine: Path) -> None:
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-def test_figures_page_and_graph_of_a_users_model(mine: Path) -> None:
+def test_figures_page_and_graph_of_a_users_model(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinytorch.ir.page.to_svg", lambda graph: "<svg></svg>")  # seconds; test_look.py has it
     files = ("--html", "a.html", "--save", "a.ttg", "--json", "-", "--data", "data.npz", "--batch", "16")
     found = json.loads(tito("opt", MODEL, "-p", "quantize", *files, *FAST).partition("\npage")[0])
     before, after = found["variants"]["before"], found["variants"]["after"]

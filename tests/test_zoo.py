@@ -24,17 +24,19 @@ def model(name: str) -> nn.Module:
 
 
 def reached(name: str, *, full: bool) -> float:
-    """The figure of a model's card, measured."""
+    """The figure of a model's card, measured; of a fifth of the windows of text, unless `full`."""
     inputs, targets = zoo.examples(name, "test", full=full)
+    if name == "gpt" and not full:
+        inputs, targets = inputs[::5], targets[::5]
     return getattr(zoo.score(tt.compile(model(name), pipeline="infer"), inputs, targets, 200), zoo.CARDS[name].metric)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if zoo.CARDS[name].shipped is not None])
 def test_on_what_ships_they_reach_what_their_card_says(name: str) -> None:
-    assert reached(name, full=False) == pytest.approx(zoo.CARDS[name].shipped, abs=1e-4)
+    assert reached(name, full=False) == pytest.approx(zoo.CARDS[name].shipped, abs=1e-4 if name != "gpt" else 0.02)
 
 
-@pytest.mark.parametrize("name", ["lenet", "cnn"])
+@pytest.mark.parametrize("name", ["lenet", "cnn", "gpt"])
 def test_on_all_data_they_reach_what_their_card_says(name: str, full_data: Path) -> None:
     if name == "cnn" and not (full_data / "cifar-10-batches-bin").is_dir():
         pytest.skip("CIFAR-10 is not under TINYTORCH_DATA")

@@ -1,4 +1,4 @@
-"""`pack_pairs`: an f32 matrix rounded to bf16 and laid out for `pair_matmul`, in one walk.
+"""`pack_pairs`: a matrix rounded to bf16 and laid out for `pair_matmul`, in one walk.
 
     y = ops.pair_matmul(x, ops.pack_pairs(w))       # w f32 (depth, columns); as ops.pairs(ops.cast(w, "bf16"))
 
@@ -22,13 +22,13 @@ def _prepare(x: Any) -> Prepared:
     x = lift(x)
     if x.ndim != 2:
         raise ShapeError(f"pack_pairs({x.type}): expected a matrix (depth, columns)")
-    if x.dtype is not f32:
-        raise DTypeError(f"pack_pairs({x.type}): expected f32; for bf16 there is ops.pairs")
+    if not x.dtype.is_float:
+        raise DTypeError(f"pack_pairs({x.type}): expected floats, which it rounds to bf16")
     return (x,), {}
 
 
 def _is_native(x: TensorType) -> bool:
-    return x.shape[0] % 2 == 0 and 0 not in x.shape
+    return x.dtype is f32 and x.shape[0] % 2 == 0 and 0 not in x.shape
 
 
 pack_pairs = composite(

@@ -115,6 +115,21 @@ def test_what_does_not_fit_is_refused() -> None:
         Decoder(lambda tokens: tt.ones(2), 2, 8)
 
 
+def test_numbers_that_follow_from_the_length_are_refused() -> None:
+    table = tt.tensor(np.eye(VOCABULARY, dtype=np.float32))
+
+    def scaled(tokens: tt.Tensor) -> tt.Tensor:
+        return nn.functional.embedding(tokens, table) * (1 / tokens.shape[1])
+
+    def averaged(tokens: tt.Tensor) -> tt.Tensor:
+        x, place = nn.functional.embedding(tokens, table), tt.arange(tokens.shape[1])
+        return tt.where((place[:, None] >= place)[..., None], x[:, None] - x[:, :, None], 0.0).mean(2)
+
+    for function, op in ((scaled, "mul"), (averaged, "div")):
+        with pytest.raises(PassError, match=f"{op}.*a number follows from the length.*at 4 tokens"):
+            Decoder(function, 2, 8)
+
+
 def test_a_token_outside_the_vocabulary_leaves_caches_as_they_were(decoder: Decoder) -> None:
     decoder.extend(TOKENS[:, :4], [0, 0])
     before = [cache.copy() for cache in decoder.caches]

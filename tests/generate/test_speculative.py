@@ -55,7 +55,7 @@ def test_sequences_are_as_frequent_as_the_model_alone_makes_them() -> None:
             logits = model(tt.tensor([[0, *tokens[:2]]])).numpy()[0]
         p[tokens] = float(np.prod([row[t] for row, t in zip(sampling.probabilities(logits), tokens)]))
     found = generate(model, [[0]], 3, num_return=count, seed=0, temperature=0.7, top_p=0.85, draft=draft, ahead=2)
-    counted = {tokens: 0 for tokens in p}
+    counted = dict.fromkeys(p, 0)
     for tokens in found.tokens:
         counted[tuple(tokens.tolist())] += 1
     likely = [tokens for tokens in p if p[tokens] * count > 5]

@@ -18,7 +18,7 @@ from tinytorch.passes import CastPrecision, FoldBatchNorm, Pipeline, with_precis
 from tinytorch.passes.compare import same_signature
 from tinytorch.passes.standard import STANDARD
 
-ROUNDING = {"bf16": 2.0**-9, "f16": 2.0**-12}
+ROUNDING = {"bf16": 2.0**-8, "f16": 2.0**-11}
 RNG = np.random.default_rng(0)
 
 PRODUCTS: dict[str, tuple[tuple[int, ...], tuple[int, ...], Callable[[Any, Any], Any]]] = {

@@ -152,6 +152,18 @@ def repeated_by_hand(q: Any, k: Any, v: Any, time: int) -> Any:
     return F.softmax(tt.where(distance(time) >= 0, scores(q, repeated(k)), float("-inf")), -1) @ repeated(v)
 
 
+def tiled_heads(q: Any, k: Any, v: Any, time: int) -> Any:
+    """Heads 0, 1, 0, 1: not the order of groups, so nothing can be kept once."""
+    def narrow(x: Any) -> Any:
+        return x.reshape(-1, HEADS, time, 2, 4).permute(0, 1, 3, 2, 4).reshape(-1, 4, time, 4)
+
+    def tile(x: Any) -> Any:
+        return narrow(x)[:, :2].unsqueeze(1).expand(-1, 2, -1, -1, -1).reshape(-1, 4, time, 4)
+
+    y = F.scaled_dot_product_attention(narrow(q), tile(k), tile(v), is_causal=True)
+    return y.reshape(-1, HEADS, 2, time, 4).permute(0, 1, 3, 2, 4).reshape(-1, HEADS, time, 8)
+
+
 class Encoder(nn.Module):
     """PyTorch's own encoder, made causal by a mask; time may be the first axis."""
 
@@ -200,7 +212,7 @@ def llama(interleaved: bool) -> nn.Module:
 
 
 BY_HAND = {f.__name__: f for f in (by_hand, added, added_low, filled_low, window, window_by_hand, stacked, own_bias,
-                                   with_log_sums, average, rotary, repeated_heads, repeated_by_hand)}
+                                   with_log_sums, average, tiled_heads, rotary, repeated_heads, repeated_by_hand)}
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "gpt": lambda: nn.GPT(nn.GPTConfig(VOCABULARY, 16, n_layer=2, n_head=2, n_embd=32)),
     "llama": lambda: llama(False), "llama interleaved": lambda: llama(True),
@@ -278,6 +290,14 @@ def test_smaller_types_of_caches(name: str, dtype: str, bound: float) -> None:
     assert kept == ({"i8", "f32"} if dtype == "i8" else {dtype})
 
 
+@pytest.mark.parametrize("dtype", ["f32", "i8"])
+def test_models_of_another_type(dtype: str) -> None:
+    tt.manual_seed(0)
+    model = llama(False).to("f64").eval()
+    graph = tt.trace(model, tt.tensor(TOKENS))
+    assert error(graph, graph(TOKENS), cache_dtype=dtype) < (1e-12 if dtype == "f32" else 2e-3)
+
+
 def test_window_that_is_asked_for() -> None:
     limited = error(traced("window")[0], traced("window")[1], window=4)
     narrow, wide = (error(*traced("llama"), window=size) for size in (2, CAPACITY))
@@ -344,6 +364,9 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "axes that do not fit": (lambda q, k, v, time: F.softmax(
         (q.unsqueeze(3).expand(-1, -1, -1, time, -1) * k.unsqueeze(2).expand(-1, -1, time, -1, -1)).sum(-1), -1) @ v,
         "mul.*axes meet that do not belong together"),
+    "pairs of sequences": (lambda q, k, v, time: v + (v.unsqueeze(0) - v.unsqueeze(1)).sum(0), "pairs sequences"),
+    "triples": (lambda q, k, v, time: v + (scores(q, k).unsqueeze(4) * v.reshape(-1, HEADS, 1, 1, time, 8)[..., 0]).sum(
+        (3, 4)).unsqueeze(-1), "or three times"),
     "running sums": (lambda q, k, v, time: v.cumsum(2), "cumsum along time"),
     "mean over time": (lambda q, k, v, time: v - v.mean(2, keepdim=True), "sum.*takes the sum over time"),
     "state over all of time": (lambda q, k, v, time: q @ (k.transpose(-2, -1) @ v), "sums over all of time"),

@@ -120,12 +120,12 @@ def test_a_parameter_that_was_overwritten_is_not_read_again() -> None:
     [weight] = after.bound
     assert plan.reuses[after.outputs[1]] is weight, "the update is still made in place"
     assert len(after.users[weight]) == 2, "and nobody else reads the old numbers"
-    assert len(after.nodes) > len(graph.nodes)
+    assert plan.size <= 0.6 * plan_memory(graph).size
     simulate(after, plan)
 
 
 def test_kernels_run_again_are_the_same_and_write_only_what_is_read() -> None:
-    graph = Pipeline(*passes.STANDARD)(mlp_step(256, (64, 256, 256, 256, 10)))
+    graph = Pipeline(*passes.STANDARD)(mlp_step(256, (64, *(256,) * 8, 10)))
     after = Rematerialize(0.7)(graph)
     bodies = {id(node.body) for node in graph.nodes if node.body is not None}
     again = [node for node in after.nodes if node.body is not None and id(node.body) in bodies]
@@ -139,7 +139,7 @@ def test_kernels_run_again_are_the_same_and_write_only_what_is_read() -> None:
 def training_step(memory: Any) -> tuple[Any, Any]:
     """A compiled step of a small network with dropout, and its parameters."""
     tt.manual_seed(0)
-    blocks = [layer for _ in range(4) for layer in (nn.Linear(32, 32), nn.GELU(), nn.Dropout(0.2))]
+    blocks = [layer for _ in range(10) for layer in (nn.Linear(32, 32), nn.GELU(), nn.Dropout(0.2))]
     model = nn.Sequential(nn.Linear(16, 32), *blocks, nn.Linear(32, 4))
     opt = optim.Adam(model.parameters(), lr=0.01)
 
@@ -155,10 +155,13 @@ def training_step(memory: Any) -> tuple[Any, Any]:
 
 def test_a_compiled_step_within_half_the_memory_trains_to_the_same_bits() -> None:
     x, labels = tt.randn(256, 16), tt.randint(0, 4, (256,))
-    (free, model), (tight, small) = training_step(None), training_step(0.6)
-    losses = [[step(x, labels).item() for _ in range(3)] for step in (free, tight)]
+    (free, model), (tight, small) = training_step(None), training_step(0.4)
+    losses = []
+    for step in (free, tight):
+        tt.manual_seed(1)  # of the dropout
+        losses.append([step(x, labels).item() for _ in range(3)])
     assert losses[0] == losses[1]
-    assert tight.program.arena_bytes <= 0.6 * free.program.arena_bytes
+    assert tight.program.arena_bytes <= 0.4 * free.program.arena_bytes
     assert len(tight.program.steps) > len(free.program.steps)
     for a, b in zip(model.parameters(), small.parameters(), strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())

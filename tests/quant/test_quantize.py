@@ -77,6 +77,15 @@ def test_report_names_layers_as_users_do() -> None:
     assert "few channels a group" in str(small.report()) and "first" in str(small.report())
 
 
+def test_dynamic_needs_no_data() -> None:
+    model = made()
+    small = tt.quantize(model, method="dynamic")
+    with pytest.raises(OpError, match="has not been called yet"):
+        small.report()
+    assert sqnr(model, small) > 25 and small.report().rows[0].method == "dynamic"
+    np.testing.assert_array_equal(tt.quantize(model, IMAGES, method="dynamic")(IMAGES).numpy(), small(IMAGES).numpy())
+
+
 def test_model_is_left_alone_and_forgotten() -> None:
     model = made()
     before = {key: value.numpy().copy() for key, value in model.state_dict().items()}

@@ -23,7 +23,7 @@ from tinytorch.autograd import no_grad
 from tinytorch.frontends.trace import Trace
 from tinytorch.frontends.trace import trace as trace_function
 from tinytorch.ir import Graph, Value
-from tinytorch.ir.errors import OpError, ShapeError
+from tinytorch.ir.errors import OpError, ShapeError, TinyTorchError
 from tinytorch.passes import PIPELINES, InsertKVCache, Pipeline, plan_memory
 from tinytorch.preparation import Preparation, lower
 from tinytorch.surroundings import Surroundings
@@ -67,7 +67,7 @@ class Decoder:
         given = [value for value in traced.graph.inputs if value in traced.graph.bound]
         self._owners = dict(zip(given, traced.captured, strict=True))
         self.graph = traced.graph.with_(bound={v: lend(owner.payload) for v, owner in self._owners.items()})
-        self._flow = InsertKVCache().follow(self.graph)
+        self._flow = InsertKVCache.follow(self.graph, *_shorter(model, batch, capacity))
         self._programs: dict[tuple[int, bool, bool], _Program] = {}
         one = InsertKVCache(1, **self.options).extend(self._flow)  # type: ignore[arg-type]
         kept = [one.inputs[place].type for _, place in sorted(one.donated.items())]
@@ -223,6 +223,15 @@ def _traced(model: Any, batch: int, capacity: int) -> Trace:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def _shorter(model: Any, batch: int, capacity: int) -> list[Graph]:
+    """The model's graphs for two lengths that are short; none if it takes none but long ones."""
+    lengths = [length for length in (4, 5) if length <= capacity]
+    try:
+        return [_traced(model, batch, length).graph for length in lengths] if len(lengths) == 2 else []
+    except TinyTorchError:
+        return []
 
 
 def _integers(given: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,8 +188,7 @@ def runner(graph: Graph) -> Callable[..., Sequence[Tensor]]:
     return compile(run, pipeline="infer")
 
 
-def shown_names(target: Any, keys: Iterable[str]) -> dict[str, str]:
-    """Layers' keys as users know them: the path of the module, where there is one."""
-    paths = {canonical(name): name.removesuffix(".weight")
-             for name, _ in target.named_parameters()} if isinstance(target, Module) else {}
-    return {key: paths.get(key, key) for key in keys}
+def paths(target: Any) -> dict[str, str]:
+    """The paths of a model's layers by their keys."""
+    names = [name for name, _ in target.named_parameters()] if isinstance(target, Module) else []
+    return {canonical(name): name.removesuffix(".weight") for name in names}

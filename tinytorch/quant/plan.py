@@ -151,7 +151,7 @@ def make_plan(graph: Graph, chosen: Mapping[str, str], seen: Mapping[str, Seen],
     Args:
         graph: with batch norms folded; its weights are read.
         seen: what goes into each layer; needed for those that are "static".
-        names: of layers, for people.
+        names: paths of layers by key, for people; those that have none are called by their key.
     Raises:
         DataError: a weight holds NaN or infinities; a layer was not reached by any example.
     """
@@ -162,12 +162,12 @@ def make_plan(graph: Graph, chosen: Mapping[str, str], seen: Mapping[str, Seen],
         method, key, size = chosen[found.key], found.key, found.weight.type.size
         if method in INTEGER:
             layers[key] = layer = integer_layer(graph, found, seen.get(key), method, symmetric, weight_bits)
-            rows.append(_row(graph, found, layer, names[key], method, seen.get(key)))
+            rows.append(_row(graph, found, layer, names.get(key, key), method, seen.get(key)))
         elif method in WEIGHTS:
             weights[key] = packed = packed_weight(graph, found, WEIGHTS[method])
-            rows.append(Row(key, names[key], method, size, weight_db=packed.decibels))
+            rows.append(Row(key, names.get(key, key), method, size, weight_db=packed.decibels))
         else:
-            rows.append(Row(key, names[key], method, size, why=reason(found)))
+            rows.append(Row(key, names.get(key, key), method, size, why=reason(found)))
     after = QuantizeLayers(layers)(graph)
     after = QuantizeWeights(dict(weights))(after) if weights else after
     kept = tuple(graph.names[value] for value in after.bound if value in graph.bound)

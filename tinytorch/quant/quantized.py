@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from tinytorch.passes.quantize_layers import QuantizeLayers
 from tinytorch.passes.quantize_moves import MoveGrids
 from tinytorch.passes.quantize_weights import QuantizeWeights
 
-from .calibrate import Batch, arity, batches, folded, next_batch, observe, shown_names
-from .plan import INTEGER, WEIGHTS, Plan, check_bits, choose, make_plan
+from .calibrate import Batch, Seen, arity, batches, folded, next_batch, observe, paths
+from .plan import INTEGER, METHODS, WEIGHTS, Plan, check_bits, choose, make_plan
 from .training import Prepared
 from .weights import quantize_weights
 
@@ -62,7 +63,7 @@ def as_text(table: Any) -> str:
     """A table of rich as plain text."""
     from rich.console import Console
 
-    console = Console(width=110, color_system=None)
+    console = Console(width=110, color_system=None, force_jupyter=False)
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
@@ -78,17 +79,41 @@ def row_cells(row: Any) -> tuple[str, ...]:
 class Quantized(Rewritten):
     """A model on integers; what `tt.quantize` gives.
 
-    Attributes:
-        plan: what was decided for each layer.
+    Args:
+        plan: what was decided for each layer, or what decides it when the first graph is met.
     """
 
-    def __init__(self, module: Callable[..., Any], plan: Plan) -> None:
-        super().__init__(module, *passes_of(plan))
-        self.plan = plan
+    def __init__(self, module: Callable[..., Any], plan: Plan | Later) -> None:
+        super().__init__(module, *(passes_of(plan) if isinstance(plan, Plan) else (FoldBatchNorm(), plan)))
+        self._given = plan
+
+    @property
+    def plan(self) -> Plan:
+        """What was decided for each layer.
+
+        Raises:
+            OpError: nothing is decided before the first call, for which no data were given.
+        """
+        found = self._given if isinstance(self._given, Plan) else self._given.plan
+        if found is None:
+            raise OpError("this model has not been called yet: what it is made of is seen at its first call")
+        return found
 
     def report(self) -> Report:
         """A table of layers: method, range, signal to noise."""
         return Report(self.plan)
+
+
+class Later:
+    """A pass that decides when it meets the first graph, and does the same from then on."""
+
+    def __init__(self, decide: Callable[[Graph], Plan]) -> None:
+        self.decide = decide
+        self.plan: Plan | None = None
+
+    def __call__(self, graph: Graph, /) -> Graph:
+        self.plan = self.plan or self.decide(graph)
+        return Pipeline(*passes_of(self.plan)[1:])(graph)
 
 
 def passes_of(plan: Plan) -> tuple[Callable[[Graph], Graph], ...]:
@@ -134,11 +159,19 @@ def quantize(target: Any, data: Any = None, *, method: str = "static", observer:
         return quantize_weights(target, WEIGHTS[method], symmetric=around_zero, data=data, layers=layers, **options)
     if options:
         raise OpError(f"quantize(method={method!r}): there is no option {listing(options)}")
-    plan = plan_for(target, data, method=method, observer=observer, layers=layers, symmetric=bool(symmetric),
-                    weight_bits=weight_bits, samples=samples)
+    wanted: dict[str, Any] = {"method": method, "layers": layers, "symmetric": bool(symmetric),
+                              "weight_bits": weight_bits}
+    if data is None and type(target) is not Prepared and isinstance(target, Module) and not needs_data(method, layers):
+        return Quantized(target, Later(partial(decide, names=paths(target), seen=lambda keys: {}, **wanted)))
+    plan = plan_for(target, data, observer=observer, samples=samples, **wanted)
     if isinstance(target, Graph):
         return Pipeline(*passes_of(plan))(target)
     return Quantized(target.model if isinstance(target, Prepared) else target, plan)
+
+
+def needs_data(method: str, layers: Mapping[str, str] | None) -> bool:
+    """Whether any layer's range must be observed."""
+    return method not in METHODS or method == "static" or "static" in (layers or {}).values()
 
 
 def plan_for(target: Any, data: Any, *, method: str, observer: str, layers: Mapping[str, str] | None = None,
@@ -156,13 +189,24 @@ def plan_for(target: Any, data: Any, *, method: str, observer: str, layers: Mapp
     else:
         first, _ = next_batch(batches(data, arity(target)))
     graph = folded(target)(*first)
+
+    def seen(static: set[str]) -> Mapping[str, Seen]:
+        return learned if static <= learned.keys() else {**observe(target, data, observer, samples), **learned}
+
+    return decide(graph, paths(target), seen, method, layers, symmetric, weight_bits)
+
+
+def decide(graph: Graph, names: Mapping[str, str], seen: Callable[[set[str]], Mapping[str, Seen]], method: str,
+           layers: Mapping[str, str] | None, symmetric: bool, weight_bits: int) -> Plan:
+    """The plan for a graph whose batch norms are folded; `seen` gives the ranges, if any layer is static."""
+    check_bits(weight_bits)
     chosen = choose(found := find_layers(graph), method, layers)
     if not any(choice != "f32" for choice in chosen.values()):
         raise OpError(f"quantize({graph.name}): there is nothing to quantise: no linear layer, convolution or product "
                       "whose weight is known" + (", but for those that stay f32" if found else ""))
     static = {key for key, choice in chosen.items() if choice == "static"}
-    seen = learned if static <= learned.keys() else {**observe(target, data, observer, samples), **learned}
-    return make_plan(graph, chosen, seen, shown_names(target, chosen), symmetric, weight_bits)
+    ranges = seen(static) if static else {}
+    return make_plan(graph, chosen, ranges, names, symmetric, weight_bits)
 
 
 def _example(ready: Prepared, data: Any) -> Batch:

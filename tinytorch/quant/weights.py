@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 METHODS = {"int8": 8, "int4": 4, "f32": 0}
 ROUNDINGS = ("nearest", "gptq")
 GROUP = {8: None, 4: 64}  # elements that share a scale; None: all of an output
+NEAR = 1 << 16  # elements that stay in the cache while scales are tried
 # For 4 bits, the largest element of a group falls on one of these (of -8 … 7), whichever makes the error least.
 REACH = tuple(sign * (6.5 + 0.25 * step) for step in range(12) for sign in (1, -1))
 
@@ -50,8 +51,15 @@ class Rounding:
         """Scale and offset (outputs, groups) of each group of a weight (outputs, depth), as bf16 holds them."""
         outputs, depth = weight.shape
         count = -(-depth // self.group)
-        filled = np.pad(weight, ((0, 0), (0, count * self.group - depth)), mode="edge")  # changes no extreme
-        groups = filled.reshape(outputs, count, self.group).astype(np.float32)
+        found = []
+        for rows in _blocks(outputs, depth):
+            part = weight[rows]
+            filled = np.pad(part, ((0, 0), (0, count * self.group - depth)), mode="edge")  # changes no extreme
+            found.append(self._scales(filled.reshape(len(part), count, self.group).astype(np.float32)))
+        scales, offsets = zip(*found, strict=True)
+        return np.concatenate(scales), None if self.symmetric else np.concatenate(offsets)
+
+    def _scales(self, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         if not self.symmetric:
             return self._affine(groups)
         place = np.abs(groups).argmax(-1)[..., None]
@@ -73,10 +81,6 @@ class Rounding:
         assert best.offset is not None
         return best.scale, best.offset
 
-    def values(self, weight: np.ndarray, scale: np.ndarray, offset: np.ndarray | None) -> np.ndarray:
-        """The nearest whole numbers; `scale` and `offset` for each element."""
-        return _nearest(weight, scale, offset, self.bits)
-
 
 class _Best:
     """Of several scales (and offsets) for groups (outputs, groups, elements), the one with the least squared error."""
@@ -89,9 +93,18 @@ class _Best:
 
     def offer(self, scale: np.ndarray, offset: np.ndarray | None) -> None:
         """Take these where they are better."""
-        shift = None if offset is None else offset[..., None]
-        values = _nearest(self.groups, scale[..., None], shift, self.bits)
-        error = np.square(_stands_for(values, scale[..., None], shift) - self.groups).sum(-1)
+        if offset is None:
+            numbers = self.groups * _inverse(scale)[..., None]
+        else:
+            numbers = self.groups - offset[..., None]
+            numbers *= _inverse(scale)[..., None]
+        np.rint(numbers, out=numbers)
+        np.clip(numbers, -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1, out=numbers)
+        numbers *= scale[..., None]
+        if offset is not None:
+            numbers += offset[..., None]
+        numbers -= self.groups
+        error = np.einsum("oge,oge->og", numbers, numbers)
         better = error < self.error
         self.error[better] = error[better]
         self.scale[better] = scale[better]
@@ -104,10 +117,14 @@ def _bf16(x: np.ndarray) -> np.ndarray:
     return x.astype(ml_dtypes.bfloat16).astype(np.float32)
 
 
+def _inverse(scale: np.ndarray) -> np.ndarray:
+    """1 / scale, and 0 for 0."""
+    return np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
+
+
 def _nearest(x: np.ndarray, scale: np.ndarray, offset: np.ndarray | None, bits: int) -> np.ndarray:
     """Whole numbers q for which q · scale + offset is nearest to x."""
-    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
-    ratio = (x if offset is None else x - offset) * inverse
+    ratio = (x if offset is None else x - offset) * _inverse(scale)
     return np.clip(np.rint(ratio), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1).astype(np.int8)
 
 
@@ -124,19 +141,32 @@ def round_weight(weight: np.ndarray, rounding: Rounding, hessian: np.ndarray | N
     if not np.isfinite(weight).all():
         raise DataError(f"a weight {weight.shape} holds NaN or infinities: train the model anew")
     scale, offset = rounding.scales(weight)
-    place = np.arange(weight.shape[1]) // rounding.group
-    wide, shift = scale[:, place], None if offset is None else offset[:, place]
+    values = np.empty(weight.shape, np.int8)
 
     def column(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        along = None if shift is None else shift[:, k]
-        values = _nearest(x.astype(np.float32), wide[:, k], along, rounding.bits)
-        return values, _stands_for(values, wide[:, k], along)
+        group = k // rounding.group
+        along, shift = scale[:, group], None if offset is None else offset[:, group]
+        found = _nearest(x.astype(np.float32), along, shift, rounding.bits)
+        return found, _stands_for(found, along, shift)
 
-    values = _nearest(weight, wide, shift, rounding.bits) if hessian is None else gptq_round(weight, hessian, column)
-    noise = float(np.square(_stands_for(values, wide, shift) - weight, dtype=np.float64).sum())
-    signal = float(np.square(weight, dtype=np.float64).sum())
+    if hessian is not None:
+        values = gptq_round(weight, hessian, column)
+    place = np.arange(weight.shape[1]) // rounding.group
+    noise = signal = 0.0
+    for rows in _blocks(*weight.shape):
+        part, wide, shift = weight[rows], scale[rows][:, place], None if offset is None else offset[rows][:, place]
+        if hessian is None:
+            values[rows] = _nearest(part, wide, shift, rounding.bits)
+        noise += float(np.square(_stands_for(values[rows], wide, shift) - part).sum(dtype=np.float64))
+        signal += float(np.square(part).sum(dtype=np.float64))
     decibels = float(10 * np.log10(signal / noise)) if noise > 0 and signal > 0 else np.inf
     return PackedWeight(values, scale, offset, rounding.bits, rounding.group, decibels)
+
+
+def _blocks(outputs: int, depth: int) -> list[slice]:
+    """The outputs, some at a time: so few that their elements stay in the cache."""
+    rows = max(1, NEAR // max(depth, 1))
+    return [slice(at, at + rows) for at in range(0, outputs, rows)]
 
 
 # -- models ------------------------------------------------------------------------------------------------------------
@@ -158,9 +188,9 @@ class Options:
         if not bits:
             return None
         word = 32 // bits
-        group = GROUP[bits] if self.group is None else self.group
-        return Rounding(bits, min(group or depth, -(-depth // word) * word) if group else -(-depth // word) * word,
-                        self.symmetric)
+        whole = -(-depth // word) * word
+        group = self.group or GROUP[bits]
+        return Rounding(bits, whole if group is None else min(group, whole), self.symmetric)
 
     def make(self, key: str, weight: np.ndarray) -> PackedWeight | None:
         """The nearest one."""
@@ -250,7 +280,7 @@ class WeightReport:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=110, color_system=None)
+        console = Console(width=110, color_system=None, force_jupyter=False)
         with console.capture() as captured:
             console.print(self)
         return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
