@@ -34,7 +34,7 @@ def compare(before: Graph, after: Graph) -> Difference:
              if node.output in before.producer}
     came = [number for number in range(len(after.nodes)) if number not in pairs]
     went = sorted(set(range(len(before.nodes))) - set(pairs.values()))
-    _aligned(went, before.nodes, came, after.nodes)
+    pairs |= _aligned(went, before.nodes, came, after.nodes)
     return Difference(
         new=tuple(number for number in came if number not in pairs),
         changed={number: _types(before.nodes[old]) for number, old in sorted(pairs.items())

@@ -22,6 +22,10 @@ from .pipeline import History, Pass, Pipeline, Stage
 from .plan_memory import plan_memory
 from .prune_channels import Family, RemoveChannels, Unit, find_units
 from .prune_zeros import SkipZeroBlocks
+from .quantize_layers import QuantizeLayers
+from .quantize_moves import MoveGrids
+from .quantize_simulate import SimulateLayers
+from .quantize_weights import QuantizeWeights
 from .recompute import Recompute
 from .remake_late import RemakeLate
 from .rematerialize import Rematerialize
@@ -38,8 +42,9 @@ from .vmap import Vmap
 __all__ = [
     "LOWERING", "PIPELINES", "STANDARD", "AssignLayout", "By", "CastPrecision", "Differentiate", "ExpandComposites",
     "Family", "FilterMinimally", "FoldBatchNorm", "FoldConstants", "Fuse", "History", "HoistBound", "InsertKVCache",
-    "Jvp", "MergeCommon", "OrderNodes", "PackOperands", "Pass", "Pipeline", "Recompute", "RemakeLate", "Rematerialize",
-    "RemoveChannels", "RemoveDead", "Rule", "Simplify", "SinkTransposes", "Size", "SkipZeroBlocks", "SplitSums",
-    "Stabilize", "Stage", "Table", "Unit", "Vmap", "changes", "check_same_meaning", "find_culprit", "find_units",
-    "launches", "plan_memory", "reverse", "rewrite", "size_of", "with_precision",
+    "Jvp", "MergeCommon", "MoveGrids", "OrderNodes", "PackOperands", "Pass", "Pipeline", "QuantizeLayers",
+    "QuantizeWeights", "Recompute", "RemakeLate", "Rematerialize", "RemoveChannels", "RemoveDead", "Rule", "Simplify",
+    "SimulateLayers", "SinkTransposes", "Size", "SkipZeroBlocks", "SplitSums", "Stabilize", "Stage", "Table",
+    "Unit", "Vmap", "changes", "check_same_meaning", "find_culprit", "find_units", "launches", "plan_memory",
+    "reverse", "rewrite", "size_of", "with_precision",
 ]

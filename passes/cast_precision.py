@@ -22,14 +22,14 @@ that of f32 by at most (2u + u²) Σ |x| |w|, and by how the sum is rounded.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tinytorch.ir import DType, Graph, Kind, Node, Operand, Value, bf16, f32, ops
+from tinytorch.ir import DType, Graph, Kind, Node, Op, Operand, Value, bf16, f32, ops
 from tinytorch.ir.cost import expansion
 from tinytorch.ir.dtypes import as_dtype
 from tinytorch.ir.errors import DTypeError
@@ -173,4 +173,4 @@ def _convolve_in_pairs(x: Any, weight: Any, stride: Any, low: Any, high: Any, di
 
 
 PRODUCTS = (ops.matmul, ops.convolve, ops.window_products)
-_IN_PAIRS = {ops.matmul: _matmul_in_pairs, ops.convolve: _convolve_in_pairs}
+_IN_PAIRS: dict[Op, Callable[..., Any]] = {ops.matmul: _matmul_in_pairs, ops.convolve: _convolve_in_pairs}

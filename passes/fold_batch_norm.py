@@ -39,15 +39,15 @@ def _folded(node: Node, edit: Edit, known: frozenset[Value]) -> Any:
     y, *given = node.inputs
     if not known.issuperset(given) or node.output.dtype.name not in ("f32", "f64"):
         return None
-    plus = edit.producer.get(y)
+    plus = edit.made_by(y, ops.add)
     c: Any = 0.0
-    if plus is not None and plus.op is ops.add and _is_only_here(y, edit):
+    if plus is not None and _is_only_here(y, edit):
         y, other = plus.inputs if plus.inputs[1] in known else plus.inputs[::-1]
         if other not in known:
             return None
         c = Operand(other)
-    layer = edit.producer.get(y)
-    if layer is None or layer.op not in LAYERS or not _is_only_here(y, edit) or not known.issuperset(layer.inputs[1:]):
+    layer = edit.made_by(y, *LAYERS)
+    if layer is None or not _is_only_here(y, edit) or not known.issuperset(layer.inputs[1:]):
         return None
     if len({v.dtype for v in (y, *layer.inputs, *given)}) > 1 or len(y.shape) != len(layer.inputs[1].shape):
         return None  # a stack of matrices has its channels elsewhere

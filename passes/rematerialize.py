@@ -40,7 +40,7 @@ from .order_nodes import SLACK, Demand
 from .plan_memory import plan_memory
 from .remove_dead import RemoveDead
 
-LIMITS = (1.3, 1.15, 1.0, 0.9, 0.75)  # of the budget, for walks: hints keep more alive, or less, than is needed
+LIMITS = (1.15, 1.0, 0.9, 0.75)  # of the budget, for walks: hints keep more alive, or less, than is needed
 SCORES = ((1.0, 1.0), (1.0, 0.5), (1.0, 2.0))  # how much bytes count, and how much time
 ROUNDS = 3  # walks that learn from one another
 TIGHT = (0.5, 0.35, 0.25, 0.18, 0.12, 0.0)  # of all: where to look for the smallest budget
@@ -70,12 +70,13 @@ class Rematerialize:
         budget = bytes_of(self.budget, whole)
         if whole <= budget:
             return graph
-        orders = [Facts(each) for each in dict.fromkeys((graph, with_updates_early(graph)))]
-        for facts in orders:
+        smallest = whole
+        for each in dict.fromkeys((graph, with_updates_early(graph))):
+            facts = Facts(each)
             found = _fitted(facts, budget)
             if found is not None:
                 return found
-        smallest = min(_smallest(facts, whole) for facts in orders)
+            smallest = _smallest(facts, smallest)
         raise BudgetError(f"Rematerialize({self.budget}): the intermediates of {graph.name} need {whole:,} bytes, and "
                           f"{smallest:,} with all computed again that can be; {budget:,} are not enough. The smallest "
                           f"budget that can be met is {smallest}", smallest)
@@ -106,17 +107,17 @@ def with_updates_early(graph: Graph) -> Graph:
     return graph if order == sorted(order) else graph.with_(nodes=tuple(graph.nodes[number] for number in order))
 
 
-def _smallest(facts: Facts, whole: int) -> int:
-    """A budget that can be met, as small as a few tries find."""
-    smallest = min((plan_memory(rebuilt(facts, moves)).size for moves in _tight(facts)), default=whole)
+def _smallest(facts: Facts, known: int) -> int:
+    """A budget that can be met, as small as a few tries find, or the `known` one."""
+    found = min((plan_memory(rebuilt(facts, moves)).size for moves in _tight(facts)), default=known)
+    if found >= known:
+        return known
     impossible = facts.least - 1
     for _ in range(TRIES):
-        found = _fitted(facts, (smallest + impossible) // 2)
-        if found is None:
-            impossible = (smallest + impossible) // 2
-        else:
-            smallest = plan_memory(found).size
-    return smallest
+        between = (found + impossible) // 2
+        graph = _fitted(facts, between)
+        found, impossible = (found, between) if graph is None else (plan_memory(graph).size, impossible)
+    return found
 
 
 def _fitted(facts: Facts, budget: int) -> Graph | None:
@@ -146,7 +147,7 @@ def bytes_of(budget: int | float, whole: int) -> int:
 def _promising(facts: Facts, budget: int) -> Iterator[list[Move]]:
     """Ways that should fit, the cheapest first, and then ways with some room to spare."""
     many = len(facts.runs) > MANY
-    limits, scores = (LIMITS[1:4], SCORES[:1]) if many else (LIMITS, SCORES)
+    limits, scores = (LIMITS[1:], SCORES[:1]) if many else (LIMITS, SCORES)
     found = (without_unread(facts, walk.moves) for part in limits for walk in _walks(facts, int(part * budget), scores))
     ways = sorted(dict.fromkeys(map(tuple, found)), key=facts.extra_time)
     peaks = [peak(facts, moves) for moves in ways]

@@ -121,8 +121,8 @@ def _cast(node: Node, edit: Edit) -> Any:
     x, dtype = node.inputs[0], node.attrs["dtype"]
     if x.dtype is dtype:
         return Operand(x)
-    below = edit.producer.get(x)
-    if below is not None and below.op is ops.cast and is_lossless(below.inputs[0].dtype, x.dtype):
+    below = edit.made_by(x, ops.cast)
+    if below is not None and is_lossless(below.inputs[0].dtype, x.dtype):
         return ops.cast(Operand(below.inputs[0]), dtype)
     return None
 

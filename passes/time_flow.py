@@ -28,7 +28,7 @@ import numpy as np
 from tinytorch.ir import Builder, Graph, Kind, Node, Op, Operand, Value, ops
 from tinytorch.ir.errors import PassError, TinyTorchError
 
-from .fold_constants import frozen, is_frozen
+from .fold_constants import frozen
 from .time_axis import BATCH, KEYS, ROWS, Axis, Factor, Lay, home, joined, labels, renamed, shape_of
 
 FREE, AS_ROWS, AS_KEYS, TABLE = "free", "rows", "keys", "table"  # how an operand is read
@@ -80,7 +80,8 @@ class Flow:
     guarded: set[Value] = field(default_factory=set)  # masked by numbers so low that exp makes them 0
     bands: dict[Node, int | None] = field(default_factory=dict)
     heads: dict[Value, tuple[Value, int]] = field(default_factory=dict)  # of keys: what they repeat, how many heads
-    arrays: dict[Value, np.ndarray] = field(default_factory=dict)
+    arrays: dict[Value, np.ndarray] = field(default_factory=dict)  # what `numbers` has evaluated
+    tables: dict[Value, np.ndarray] = field(default_factory=dict)  # what `table` gave
     known: dict[Any, tuple[float | None, float]] = field(default_factory=dict)  # see `later`
     literal: dict[Value, bool] = field(default_factory=dict)
     read: set[Value] = field(default_factory=set)  # by the nodes that are being seen, or by who wants their results
@@ -265,9 +266,10 @@ class Flow:
 
     def table(self, value: Value) -> np.ndarray:
         """The array of a value that is made of literals: the same one each time, which nobody can write."""
-        if not is_frozen(self.numbers(value)):
-            self.arrays[value] = frozen(self.arrays[value])
-        return self.arrays[value]
+        if value not in self.tables:
+            self.tables[value] = frozen(self.numbers(value))
+            self.arrays.clear()
+        return self.tables[value]
 
     def later(self, value: Value, to: Sequence[int], axes: Mapping[int, Axis]) -> tuple[float | None, float]:
         """Of the elements of such a value where the key is later than the row: the number that all are, if they are one

@@ -9,7 +9,7 @@ which opens the op. Kinds have rules, and ops that are unlike others of their ki
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,22 @@ from tinytorch.ir.errors import PassError
 
 from .merge_common import MergeCommon
 from .remove_dead import RemoveDead
-from .time_axis import BATCH, KEYS, ROWS, Axis, Factor, Lay, gathered, joined, labels, plain, regroup
-from .time_flow import AS_ROWS, FREE, PROBES, Fact, Flow, Meeting, Rule, opened
+from .time_axis import BATCH, KEYS, ROWS, Axis, Factor, Lay, gathered, joined, labels
+from .time_flow import PROBES, Fact, Flow, Rule, opened
+from .time_views import (
+    along,
+    broadcast_to,
+    by_rows,
+    check_masked,
+    fact_of,
+    pad,
+    refuse_along,
+    reshape,
+    slice,
+    take,
+    transpose,
+    windows,
+)
 
 LOW = -1e4  # added to a score, exp makes nothing of it (as long as scores stay within thousands)
 
@@ -46,6 +60,7 @@ def follow(graph: Graph, merge: bool = True) -> Flow:
     flow = Flow(graph, capacity, RULES)
     flow.facts[tokens[0]] = Fact((joined((Factor(batch, BATCH),)), (Factor(capacity, ROWS),)))
     flow.see_all(graph.nodes, graph.outputs)
+    flow.arrays.clear()  # masks of capacity times capacity
     for number, value in enumerate(graph.outputs):
         fact = flow.facts.get(flow.same.get(value, value))
         if fact is None or KEYS in labels(fact.lay):
@@ -78,28 +93,6 @@ def _numbered(flow: Flow) -> Iterable[Node]:
     for node in flow.nodes:
         over_keys = any(KEYS in labels(flow.facts[v].lay) for v in node.inputs if v in flow.facts)
         yield from opened(node) if over_keys else (node,)
-
-
-def _unlabelled(flow: Flow, node: Node, value: Value, axes: Iterable[int], what: str) -> None:
-    """Refuse a node that does something along axes that have to do with time, or with other sequences."""
-    fact = flow.facts.get(value)
-    for axis in axes if fact is not None else ():
-        for label in labels((fact.lay[axis],)):  # type: ignore[union-attr]
-            of = {BATCH: "the sequences of the batch", ROWS: "time", KEYS: "the time of keys"}[label]
-            raise flow.refusal(node, f"it {what} {of}; expected each row to depend on its own token, and on others by "
-                               "masked attention only")
-
-
-def _by_rows(flow: Flow, node: Node, lay: Lay, fill: float | None = None) -> Fact:
-    """The fact of a result whose node reads one operand's rows."""
-    flow.meetings[node] = Meeting(tuple(AS_ROWS if v in flow.facts else FREE for v in node.inputs))
-    return Fact(lay, fill)
-
-
-def _fact(flow: Flow, node: Node, number: int = 0) -> Fact:
-    """The fact of an operand; one that no token has made has axes all the same."""
-    value = node.inputs[number]
-    return flow.facts.get(value) or Fact(plain(value.shape))
 
 
 # -- element by element ------------------------------------------------------------------------------------------------
@@ -159,120 +152,17 @@ def _adds_low(flow: Flow, node: Node, places: Sequence[tuple[int, ...]], axes: M
 
 def reduce(flow: Flow, node: Node) -> Fact:
     """A fold: over keys only where later ones add nothing."""
-    fact, axis = _fact(flow, node), node.attrs["axis"]
+    fact, axis = fact_of(flow, node), node.attrs["axis"]
     folded = labels(fact.lay[a] for a in axis)
     if folded == {KEYS}:
-        _check_masked(flow, node, fact.fill, node.op.identity if node.op.identity is not None else
+        check_masked(flow, node, fact.fill, node.op.identity if node.op.identity is not None else
                       {"max": -np.inf, "min": np.inf}.get(node.op.name))
     elif folded:
-        _unlabelled(flow, node, node.inputs[0], axis, f"takes the {node.op} over")
+        refuse_along(flow, node, node.inputs[0], axis, f"takes the {node.op} over")
     lay = [() if a in axis else factors for a, factors in enumerate(fact.lay)]
     kept = tuple(f for a, f in enumerate(lay) if node.attrs["keepdims"] or a not in axis)
     extreme = node.op in (ops.max, ops.min)
-    return _by_rows(flow, node, kept, fact.fill if KEYS in labels(kept) and (extreme or fact.fill == 0) else None)
-
-
-def _check_masked(flow: Flow, node: Node, fill: float | None, neutral: float | None) -> None:
-    if neutral is None or fill != neutral:
-        there = "unknown numbers" if fill is None else f"{fill:g}"
-        raise flow.refusal(node, "a row looks at later tokens, for keys are not masked: where a key is later than the "
-                           f"row there are {there}, expected {neutral}; mask scores there by -inf, before softmax")
-
-
-# -- moving ------------------------------------------------------------------------------------------------------------
-
-
-def reshape(flow: Flow, node: Node) -> Fact:
-    """Axes merge and split, time as a whole."""
-    fact = _fact(flow, node)
-    lay = regroup(fact.lay, node.attrs["shape"])
-    if lay is None:
-        raise flow.refusal(node, f"reshaped to {node.attrs['shape']}, time is cut into pieces")
-    return _by_rows(flow, node, lay, fact.fill)
-
-
-def transpose(flow: Flow, node: Node) -> Fact:
-    """Axes in another order."""
-    fact = _fact(flow, node)
-    return _by_rows(flow, node, tuple(fact.lay[a] for a in node.attrs["axes"]), fact.fill)
-
-
-def broadcast_to(flow: Flow, node: Node) -> Fact:
-    """New axes, of which nothing is known."""
-    fact, shape = _fact(flow, node), node.attrs["shape"]
-    lay = ((),) * (len(shape) - len(fact.lay)) + fact.lay
-    lay = tuple(axis or joined((Factor(n),)) for axis, n in zip(lay, shape, strict=True))
-    return _by_rows(flow, node, lay, fact.fill)
-
-
-def slice(flow: Flow, node: Node) -> Fact:
-    """Parts of axes that have nothing to do with time."""
-    fact, value, size = _fact(flow, node), node.inputs[0], node.attrs["size"]
-    cut = [a for a, (n, m, step) in enumerate(zip(value.shape, size, node.attrs["step"], strict=True))
-           if n != m or (step != 1 and n > 1)]
-    _unlabelled(flow, node, value, cut, "takes a part of")
-    return _by_rows(flow, node, _resized(fact.lay, cut, size), fact.fill)
-
-
-def pad(flow: Flow, node: Node) -> Fact:
-    """More at the ends of axes that have nothing to do with time."""
-    value, shape = node.inputs[0], node.output.shape
-    wider = [a for a, (n, m) in enumerate(zip(value.shape, shape, strict=True)) if n != m]
-    _unlabelled(flow, node, value, wider, "pads")
-    return _by_rows(flow, node, _resized(_fact(flow, node).lay, wider, shape))
-
-
-def _resized(lay: Lay, changed: Collection[int], shape: Sequence[int]) -> Lay:
-    """A lay in which some axes have other extents."""
-    return tuple(joined((Factor(shape[a]),)) if a in changed else axis for a, axis in enumerate(lay))
-
-
-def windows(flow: Flow, node: Node) -> Fact:
-    """Windows over axes that have nothing to do with time."""
-    _unlabelled(flow, node, node.inputs[0], node.attrs["axes"], "slides windows over")
-    lay, shape = _fact(flow, node).lay, node.output.shape
-    return _by_rows(flow, node, _resized(lay, node.attrs["axes"], shape) + plain(shape[len(lay):]))
-
-
-def along(flow: Flow, node: Node) -> Fact:
-    """Something along one axis, which must not be time: concat, cumsum, take_along, argmax."""
-    axis, rank = node.attrs["axis"], len(node.inputs[0].shape)
-    if (extreme := _extreme(flow, node, axis)) is not None:
-        return extreme
-    for value in node.inputs:
-        _unlabelled(flow, node, value, (axis,), f"does {node.op} along")
-    apart = [tuple(a if a != axis else rank + n for a in range(rank)) for n in range(len(node.inputs))]
-    axes = flow.meet(node, apart, 0)
-    out = node.output.shape
-    lay = [axes.get(a, ()) for a in range(rank)]
-    if len(out) == rank:
-        lay[axis] = joined((Factor(out[axis]),))
-    else:
-        del lay[axis]
-    return Fact(tuple(lay))
-
-
-def _extreme(flow: Flow, node: Node, axis: int) -> Fact | None:
-    """The fact of where the greatest of masked keys is, or of what is there: what `x.max(dim)` is made of."""
-    fact, neutral = _fact(flow, node), {ops.argmax: -np.inf, ops.argmin: np.inf}
-    where = flow.producer.get(node.inputs[1]) if node.op is ops.take_along else node
-    if labels((fact.lay[axis],)) != {KEYS} or where is None or where.op not in neutral:
-        return None
-    if where.inputs[0] is not node.inputs[0] or where.attrs["axis"] != axis:
-        return None
-    _check_masked(flow, where, fact.fill, neutral[where.op])
-    kept = len(node.output.shape) == len(fact.lay)
-    return _by_rows(flow, node, (*fact.lay[:axis], *(((),) if kept else ()), *fact.lay[axis + 1:]))
-
-
-def take(flow: Flow, node: Node) -> Fact:
-    """Rows of a table by tokens, or places along an axis that has nothing to do with time."""
-    (x, indices), axis = node.inputs, node.attrs["axis"]
-    if x in flow.facts and indices in flow.facts:
-        raise flow.refusal(node, "both the table and the positions depend on tokens")
-    _unlabelled(flow, node, x, (axis,), "takes elements along")
-    lay = _fact(flow, node).lay
-    return _by_rows(flow, node, (*lay[:axis], *_fact(flow, node, 1).lay, *lay[axis + 1:]))
+    return by_rows(flow, node, kept, fact.fill if KEYS in labels(kept) and (extreme or fact.fill == 0) else None)
 
 
 # -- products ----------------------------------------------------------------------------------------------------------
@@ -291,7 +181,7 @@ def matmul(flow: Flow, node: Node) -> Fact:
     if summed == {KEYS}:
         fills = [_fill_of(flow, v, to, axes) for v, to in zip(node.inputs, places, strict=True)]
         if 0 not in fills:
-            _check_masked(flow, node, next((f for f in fills if f is not None), None), 0)
+            check_masked(flow, node, next((f for f in fills if f is not None), None), 0)
     elif summed:
         raise flow.refusal(node, f"it sums over {'the batch' if BATCH in summed else 'all of time'}, later tokens too; "
                            "expected features, or weights that are 0 for later keys")

@@ -224,8 +224,8 @@ class _Vectors:
             return call_function(b, f"llvm.x86.avx512bf16.dpbf16ps.{bits}", self.total, [z, x, y])
         sixteen, high = (ir.Constant(self.vector, [n] * self.lanes) for n in (16, 0xFFFF0000))
         floats = _Vectors(b, "f32", self.lanes)
-        for part in (lambda v: b.and_(v, high), lambda v: b.shl(v, sixteen)):  # the odd one first, as the processor
-            z = floats.multiply_add(b.bitcast(part(x), self.total), b.bitcast(part(y), self.total), z)
+        for part, by in ((b.and_, high), (b.shl, sixteen)):  # the odd one first, as the processor
+            z = floats.multiply_add(b.bitcast(part(x, by), self.total), b.bitcast(part(y, by), self.total), z)
         return z
 
     def sum(self, x: Any) -> Any:
@@ -372,14 +372,12 @@ def _products(element: str, x: Any, y: Any) -> Any:
         return x @ y
     rows, columns = len(x), y.shape[1]
     if element == "quad":
-        left, right = np.ascontiguousarray(x).view("u1"), np.ascontiguousarray(y).view("i1")
-        wide = np.dtype(np.int64)
+        left, right = (np.ascontiguousarray(v).view(kind).astype(np.int64) for v, kind in ((x, "u1"), (y, "i1")))
     else:
         left, right = ((np.ascontiguousarray(v).view("u2").astype("u4") << 16).view("f4") for v in (x, y))
-        wide = np.dtype(np.float32)
     depth = left.size // max(rows, 1)
     natural = right.reshape(len(y), columns, -1).swapaxes(1, 2).reshape(depth, columns)
-    return (left.reshape(rows, depth).astype(wide) @ natural.astype(wide)).astype(NUMPY[_total(element)])
+    return (left.reshape(rows, depth) @ natural).astype(NUMPY[_total(element)])
 
 
 def _int(value: int) -> Any:

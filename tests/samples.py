@@ -1869,7 +1869,7 @@ ENTRIES: dict[str, Entry] = {
             Sample((whole(2, 4, 3, dtype=i8), spaced(whole(2, 1, 3, dtype=i8, seed=1)), np.array([-1, 1]))),
             Sample((turned(some(2, 4, 3)), turned(some(2, 2, 3, seed=1)), np.array([2, 0]))),
             Sample((some(2, 4, 3), some(2, 0, 3), np.array([2, 0]))),
-            Sample((np.full((1, 2, 2), math.nan, f32), some(1, 1, 2), np.array([1])), smooth=False),
+            Sample((np.full((1, 2, 2), math.nan, f32), np.array([[[-0.0, 1]]], f32), np.array([1])), smooth=False),
         ],
         meaning=write_rows_loop,
         bad=[

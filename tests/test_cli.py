@@ -63,7 +63,8 @@ def tito(*words: object, code: int = 0) -> str:
 # -- the front ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [(), *((name,) for name in ("demo", "show", "profile", "opt", "bench", "doctor", "cache")),
+@pytest.mark.parametrize("words", [(), *((name,) for name in ("demo", "show", "profile", "opt", "bench", "doctor",
+                                                             "cache")),
                                    ("cache", "info"), ("cache", "clear")])  # fmt: skip
 def test_help_everywhere(words: tuple[str, ...]) -> None:
     assert "Usage" in tito(*words, "--help") == tito(*words, "-h")

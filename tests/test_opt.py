@@ -52,6 +52,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generat
     np.savez(tmp_path / "data.npz", inputs=x, targets=rng.integers(0, 3, 100))
     np.savez(tmp_path / "unlike.npz", inputs=x, targets=np.zeros(99, int))
     np.savez(tmp_path / "other.npz", pictures=x)
+    np.savez(tmp_path / "wide.npz", inputs=np.ones((20, 9), "f4"))
     yield tmp_path
     sys.modules.pop("mine", None)
 
@@ -97,6 +98,8 @@ MODEL = "mine.py:model"
     ((MODEL,), "--passes STEPS or --sweep"),
     ((MODEL, "-p", "fold", "--sweep"), "one of them"),
     ((MODEL, "--sweep"), "needs right answers"),
+    ((MODEL, "-p", "quantize"), "--data FILE.npz with inputs"),
+    ((MODEL, "-p", "fold", "--data", "wide.npz"), "a call takes (16, 8)"),
     ((MODEL, "-p", "fold", "--data", "no.npz"), "there is no file no.npz"),
     ((MODEL, "-p", "fold", "--data", "mine.py"), "no .npz file"),
     ((MODEL, "-p", "fold", "--data", "unlike.npz"), "expected inputs"),

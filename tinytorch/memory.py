@@ -7,17 +7,6 @@
 
 Bytes are those of the plan: the arena of intermediates, which a program never exceeds. Times are measured in turns, on
 copies of all that the function reads and writes: parameters and optimiser stay as they are.
-
-    >>> import tinytorch as tt
-    >>> def f(x):
-    ...     kept = [x]
-    ...     for _ in range(8): kept.append(kept[-1].tanh())
-    ...     total = kept.pop().sum(0)
-    ...     while kept: total = total * kept.pop().sum(0)
-    ...     return total
-    >>> curve = memory_curve(f, tt.ones(64, 64), budgets=(1.0, 0.5), seconds=0.01)
-    >>> [point.budget for point in curve.points], curve.points[1].nbytes <= curve.points[0].nbytes / 2
-    ([1.0, 0.5], True)
 """
 
 from __future__ import annotations
@@ -35,7 +24,6 @@ from tinytorch.passes import Pipeline, Rematerialize
 
 from .compile import Compiled, compile
 from .entry import Entry
-from .explain import copies_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,7 +89,12 @@ def memory_curve(target: Callable[..., Any], *examples: Any, budgets: Sequence[i
             can be.
         seconds: how long to measure each; the least time of a call counts.
     Raises:
-        PassError: no budget is a number of bytes or a part.
+        PassError: a budget is neither a number of bytes nor a part.
+
+    >>> import tinytorch as tt
+    >>> curve = tt.memory_curve(lambda x: ((x @ x).tanh() @ x).sum(), tt.ones(8, 8), budgets=(1.0,), seconds=0.01)
+    >>> len(curve.points), curve.points[0].nbytes > 0
+    (1, True)
     """
     fast = target if isinstance(target, Compiled) else compile(target)
     entries: dict[int | float, Entry] = {}
@@ -140,6 +133,8 @@ def _prepared(fast: Compiled, budget: int | float, examples: Sequence[Any],
 
 def _call(entry: Entry) -> Callable[[], Any]:
     """The program on copies of its own; the first two calls are over."""
+    from .explain import copies_of  # heavy: not at import
+
     entry.bound()  # what it needs prepared
     arrays = copies_of(entry)
     addresses = [array.__array_interface__["data"][0] for array in arrays]

@@ -62,7 +62,8 @@ def _write_rows(cache: Any, rows: Any, positions: Any) -> Any:
     index = broadcast_to(_column(positions, 2), (batch, count)) + iota((batch, count), 1)
     there = put_along(broadcast_to(constant(0, i64), cache.shape[:2]), index,
                       broadcast_to(constant(1, i64), (batch, count)), 1)
-    placed = put_along(broadcast_to(constant(0, cache.dtype), cache.shape), _column(index, cache.ndim), rows, 1)
+    nothing = constant(-0.0 if cache.dtype.is_float else 0, cache.dtype)  # x + -0.0 is x, the sign of a zero included
+    placed = put_along(broadcast_to(nothing, cache.shape), _column(index, cache.ndim), rows, 1)
     return where(_column(gt(there, 0), cache.ndim), placed, cache)
 
 

@@ -15,8 +15,9 @@ zeros in the weight (other numbers there make results undefined): that of a matr
 for each row of its kernel, kw · C bytes that lie side by side in the image too. So pictures of one or three channels
 waste little.
 
-Sums of bytes are exact below 2³¹, that is for depths up to 65,000. Sums in f32 round as the processor does: with an
-instruction for pairs twice a pair, subnormal numbers taken as 0.
+Sums of bytes are exact below 2³¹, that is for depths up to 65,000. Sums in f32 round once for each product, in the
+order of the kernel: off by K · 2⁻²⁴ · Σ |x · w| at most. Where the processor has an instruction for pairs, it takes
+subnormal numbers as 0.
 """
 
 from __future__ import annotations

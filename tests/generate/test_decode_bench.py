@@ -25,7 +25,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
 
 @pytest.mark.peers
 def test_all_sides_give_the_same_logits(rows: list[Row]) -> None:
-    assert len(rows) == 4 and all(row.figure and row.figure > 0 and row.target for row in rows)
+    assert len(rows) == 5 and all(row.figure and row.figure > 0 and row.target for row in rows)
     assert all("tokens/s" in row.note for row in rows[:3]) and "recomputing" in rows[3].peers
 
 

@@ -60,8 +60,11 @@ def scores(q: tt.Tensor, k: tt.Tensor) -> tt.Tensor:
     return q @ k.transpose(-2, -1) * 0.3
 
 
+LOWER = tt.tril(tt.ones(16, 16)).reshape(1, 1, 16, 16)  # a buffer, longer than any sequence
+
+
 def by_hand(q: Any, k: Any, v: Any, time: int) -> Any:
-    s = tt.where(tt.tril(tt.ones(time, time)) == 0, float("-inf"), scores(q, k))
+    s = tt.where(LOWER[:, :, :time, :time] == 0, float("-inf"), scores(q, k))
     e = (s - s.max(-1, keepdim=True)[0]).exp()
     return (e / e.sum(-1, keepdim=True)) @ v
 
@@ -87,6 +90,15 @@ def alibi(q: Any, k: Any, v: Any, time: int) -> Any:
 def alibi_as_mask(q: Any, k: Any, v: Any, time: int) -> Any:
     far, slopes = distance(time), tt.tensor([0.5, 0.25]).reshape(HEADS, 1, 1)
     return F.scaled_dot_product_attention(q, k, v, tt.where(far >= 0, -slopes * far.to(tt.f32), float("-inf")))
+
+
+def learned_bias(q: Any, k: Any, v: Any, time: int) -> Any:
+    """A trained number for each distance and head, as in T5."""
+    bias = DISTANCES[tt.clip(distance(time), 0, 4)].permute(2, 0, 1)
+    return F.softmax(tt.where(distance(time) >= 0, scores(q, k) + bias, float("-inf")), -1) @ v
+
+
+DISTANCES = numbers(5, HEADS)
 
 
 def window(q: Any, k: Any, v: Any, time: int) -> Any:
@@ -212,7 +224,8 @@ def llama(interleaved: bool) -> nn.Module:
 
 
 BY_HAND = {f.__name__: f for f in (by_hand, added, added_low, filled_low, window, window_by_hand, stacked, own_bias,
-                                   with_log_sums, average, tiled_heads, rotary, repeated_heads, repeated_by_hand)}
+                                   with_log_sums, average, tiled_heads, learned_bias, rotary, repeated_heads,
+                                   repeated_by_hand)}
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "gpt": lambda: nn.GPT(nn.GPTConfig(VOCABULARY, 16, n_layer=2, n_head=2, n_embd=32)),
     "llama": lambda: llama(False), "llama interleaved": lambda: llama(True),

@@ -77,6 +77,14 @@ def test_report_names_layers_as_users_do() -> None:
     assert "few channels a group" in str(small.report()) and "first" in str(small.report())
 
 
+def test_data_may_be_batches_with_labels_or_come_once() -> None:
+    model = made()
+    wanted = tt.quantize(model, IMAGES).plan.layers["first"].grid
+    parts = [(IMAGES[at:at + 10], np.zeros(10)) for at in range(0, 40, 10)]
+    for data in (parts, iter(parts), (images for images, _ in parts), tt.tensor(IMAGES)):
+        assert tt.quantize(model, data).plan.layers["first"].grid == wanted
+
+
 def test_dynamic_needs_no_data() -> None:
     model = made()
     small = tt.quantize(model, method="dynamic")

@@ -39,6 +39,7 @@ def decode(settings: Settings) -> Iterator[Row]:
             ("GPT of 98 M parameters, token 256", LARGE, 255, 1.5), ("Llama of 135 M, token 256", LLAMA, 255, 1.5)):
         yield from _against_torch(name, config, place, target, settings)
     yield from _against_recomputing(settings)
+    yield from _late_against_early(settings)
 
 
 def _against_torch(name: str, config: GPTConfig | LlamaConfig, place: int, target: float,
@@ -83,6 +84,18 @@ def _against_recomputing(settings: Settings) -> Iterator[Row]:
     ratio = found["ours"].faster_than(found["recomputing"])
     yield Row("decode", f"token 512 with a cache against recomputing, {settings.with_threads}", ratio, Target(20.0),
               found["ours"], {"recomputing": found["recomputing"]}, first=first)
+
+
+def _late_against_early(settings: Settings) -> Iterator[Row]:
+    """The last token of a long text against the first: only attention may make the difference."""
+    decoder = Decoder(_model(LARGE), 1, 512, threads=settings.threads)
+    one = _tokens(LARGE, 1)
+    found = paired({name: lambda at=at: decoder.extend(one, at)  # type: ignore[misc]
+                    for name, at in (("ours", np.array([511])), ("token 1", np.array([0])))},
+                   settings.seconds, settings.settle)
+    yield Row("decode", f"GPT of 98 M parameters, token 512 over token 1, {settings.with_threads}",
+              found["token 1"].faster_than(found["ours"]), Target(1.25, at_most=True), found["ours"],
+              {"token 1": found["token 1"]})
 
 
 def _model(config: GPTConfig | LlamaConfig) -> GPT | Llama:

@@ -73,7 +73,10 @@ def _quantize(target: Any, given: Given, method: str = "static", **settings: Any
     if unknown := [name for name in settings if name not in known]:
         raise typer.BadParameter(f"quantize:{method}: there is no setting {unknown[0]!r}; there are {', '.join(known)}",
                                  param_hint=HINT)
-    wanted = given.calibration is not None and (not weights or settings.get("rounding") == "gptq")
+    wanted = settings.get("rounding") == "gptq" if weights else method == "static"
+    if wanted and given.calibration is None:
+        raise typer.BadParameter("quantize: numbers must be seen to know their range: --data FILE.npz with inputs, or "
+                                 "quantize:dynamic, quantize:int8, quantize:int4", param_hint=HINT)
     return function(target, data=_batches(target, given) if wanted else None, **fixed, **settings)
 
 
@@ -87,14 +90,14 @@ def _prune(target: Any, given: Given, kind: str | None = None, criterion: str = 
     return prune(target, amount, structure, criterion, multiple=multiple, examples=given.examples)
 
 
-def _tune(target: Any, given: Given, epochs: int = 1, lr: float = 0.01) -> Any:
-    """train on, after prune: epochs=1, lr=0.01 (models of the zoo)"""
+def _tune(target: Any, given: Given, steps: int = 200, lr: float = 0.002) -> Any:
+    """train on, after prune: steps=200 batches, lr=0.002 (models of the zoo)"""
     if given.tune is None:
         raise typer.BadParameter("tune: there are no data to train on; it is for models of the zoo", param_hint=HINT)
     if not isinstance(target, Module) or isinstance(target, Rewritten):
         raise typer.BadParameter("tune: what passes have rewritten is not trained; tune before fold, quantize, bf16",
                                  param_hint=HINT)
-    return given.tune(target, epochs, lr)
+    return given.tune(target, steps, lr)
 
 
 def _half(dtype: str) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from tinytorch.data import DataLoader, TensorDataset
 from tinytorch.ir import Graph
 from tinytorch.nn import Module
 from tinytorch.nn import functional as F
-from tinytorch.optim import SGD, OneCycleLR
+from tinytorch.optim import Adam, OneCycleLR
 from tinytorch.prune import KeepZeros
 from tinytorch.tensor import Tensor, as_tensor
 
@@ -73,8 +74,8 @@ def subject(text: str, data: Path | None, batch: int | None, full: bool) -> Subj
                                  "FILE.ttg, file.py:name, module:name", param_hint="MODEL")
     target, examples = _from_user(text)
     calibration = arrays.get("calibration", arrays.get("inputs"))
-    if calibration is not None and batch and not isinstance(target, Graph):
-        examples = (Tensor(calibration[:batch]),)
+    if calibration is not None:
+        examples = (_example(arrays["inputs"], target, examples, batch),)
     test = (arrays["inputs"], arrays["targets"]) if "targets" in arrays else None
     name = Path(text).stem if text.endswith(".ttg") else text.rpartition(":")[2]
     return Subject(name, target, examples, Given(examples, calibration), test)
@@ -106,6 +107,18 @@ def _from_user(text: str) -> tuple[Module | Graph, tuple[Any, ...]]:
     return target, tuple(map(as_tensor, examples))
 
 
+def _example(inputs: np.ndarray, target: Module | Graph, examples: tuple[Any, ...], batch: int | None) -> Tensor:
+    """The first of the data, as many as a call takes."""
+    size = batch or len(examples[0])
+    if len(examples) != 1 or inputs.shape[1:] != examples[0].shape[1:] or len(inputs) < size:
+        raise typer.BadParameter(f"inputs are {inputs.shape}; a call takes {', '.join(str(x.shape) for x in examples)}",
+                                 param_hint="--data")
+    if isinstance(target, Graph) and size != len(examples[0]):
+        raise typer.BadParameter(f"a graph has fixed sizes, this one is for {len(examples[0])} inputs",
+                                 param_hint="--batch")
+    return Tensor(inputs[:size])
+
+
 def _noise(rng: np.random.Generator, type_: Any) -> np.ndarray:
     """Numbers for an input of which nothing is known: normal, or 0 and 1 for integers."""
     if type_.dtype.is_float:
@@ -130,12 +143,12 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _tune(learned: Test, model: Module, epochs: int, lr: float) -> Module:
-    """A copy of the model, trained on; what is 0 stays 0."""
+def _tune(learned: Test, model: Module, steps: int, lr: float) -> Module:
+    """A copy of the model, trained on for so many batches of 64; what is 0 stays 0."""
     tuned = copy.deepcopy(model).train()
     loader = DataLoader(TensorDataset(*learned), 64, shuffle=True, drop_last=True, seed=0)
-    inner = SGD(tuned.parameters(), lr=lr, momentum=0.9, nesterov=True)
-    schedule = OneCycleLR(inner, max_lr=lr, total_steps=epochs * len(loader))
+    inner = Adam(tuned.parameters(), lr=lr)
+    schedule = OneCycleLR(inner, max_lr=lr, total_steps=steps)
     optimizer = KeepZeros(inner, tuned)
 
     @compile
@@ -147,8 +160,8 @@ def _tune(learned: Test, model: Module, epochs: int, lr: float) -> Module:
         optimizer.step()
         return loss
 
-    for _ in range(epochs):
-        for x, y in loader:
-            step(x, y)
-            schedule.step()
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))  # epoch after epoch
+    for x, y in itertools.islice(batches, steps):
+        step(x, y)
+        schedule.step()
     return tuned.eval()

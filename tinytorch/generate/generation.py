@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from .speculative import speculate
 from .steps import begin, one_by_one
 
 ROOM = 64  # capacities are multiples of it where the model allows, so that calls share their programs
-KEPT = 4   # decoders of a model that wait for further calls
+KEPT = 2   # decoders of a model that wait for further calls
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,10 +238,12 @@ class _Loan:
     def give_back(self) -> None:
         """The next call may have it."""
         if self.key is not None:
-            self.shelf.append((self.key, self.decoder))
-            del self.shelf[:-KEPT]
+            with _busy:
+                self.shelf.append((self.key, self.decoder))
+                del self.shelf[:-KEPT]
 
 
+_busy = threading.Lock()  # who holds it may change a shelf
 _shelves: weakref.WeakKeyDictionary[Any, list[tuple[Any, Decoder]]] = weakref.WeakKeyDictionary()
 
 
@@ -255,13 +258,14 @@ def _borrow(model: Any, batch: int, need: int, capacity: int | None, options: di
         raise ShapeError(f"generate(capacity={capacity}): the longest prompt and max_new_tokens need {need}")
     if not isinstance(model, Module):
         return _Loan(_new(model, batch, need, capacity, options))
-    shelf = _shelves.setdefault(model, [])
     own = tuple(map(id, model.parameters())), tuple(map(id, model.buffers())), tuple(map(type, model.modules()))
     key = (batch, capacity, own, *options.values())
-    for place, (known, decoder) in enumerate(shelf):
-        if known == key and decoder.capacity >= need:
-            del shelf[place]
-            return _Loan(decoder, shelf, key)
+    with _busy:
+        shelf = _shelves.setdefault(model, [])
+        for place, (known, decoder) in enumerate(shelf):
+            if known == key and decoder.capacity >= need:
+                del shelf[place]
+                return _Loan(decoder, shelf, key)
     return _Loan(_new(model, batch, need, capacity, options), shelf, key)
 
 

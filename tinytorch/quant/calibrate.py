@@ -102,10 +102,10 @@ def observe(target: Any, data: Any, observer: str = "minmax", samples: int = 102
     if observer not in OBSERVERS:
         raise OpError(f"observer={observer!r}: expected one of {listing(OBSERVERS)}")
     graph_of, watched = folded(target), Watched(OBSERVERS[observer])
-    first, given = next_batch(batches(data, arity(target)))
+    given = batches(data, arity(target))
+    first = next(given)
     done = 0
-    with bar("Observing", total=None if not hasattr(data, "__len__") else min(len(first[0]) * len(data), samples)
-             ) as advance:
+    with bar("Observing", _total(data, len(first[0]), samples)) as advance:
         for batch in itertools.chain([first], given):
             check(batch)
             watched.run(graph_of, batch)
@@ -116,9 +116,24 @@ def observe(target: Any, data: Any, observer: str = "minmax", samples: int = 102
     return watched.result()
 
 
-def next_batch(given: Iterator[Batch]) -> tuple[Batch, Iterator[Batch]]:
-    """The first batch, and the others."""
-    return next(given), given
+def _total(data: Any, batch: int, samples: int) -> int | None:
+    """How many examples will be looked at, if that can be known."""
+    if isinstance(data, (Tensor, np.ndarray)):
+        return min(len(data), samples)
+    return min(batch * len(data), samples) if hasattr(data, "__len__") else None
+
+
+def again(data: Any, samples: int) -> Any:
+    """Data that can be gone through twice: of an iterator, a list of its first batches."""
+    if not isinstance(data, Iterator):
+        return data
+    kept: list[Any] = []
+    for item in data:
+        kept.append(item)
+        samples -= len(item[0] if isinstance(item, (tuple, list)) else item)
+        if samples <= 0:
+            break
+    return kept
 
 
 def check(batch: Batch) -> None:

@@ -23,7 +23,7 @@ from tinytorch.passes.quantize_layers import QuantizeLayers
 from tinytorch.passes.quantize_moves import MoveGrids
 from tinytorch.passes.quantize_weights import QuantizeWeights
 
-from .calibrate import Batch, Seen, arity, batches, folded, next_batch, observe, paths
+from .calibrate import Batch, Seen, again, arity, batches, folded, observe, paths
 from .plan import INTEGER, METHODS, WEIGHTS, Plan, check_bits, choose, make_plan
 from .training import Prepared
 from .weights import quantize_weights
@@ -37,6 +37,12 @@ class Report:
 
     Attributes:
         rows: see `tinytorch.quant.plan.Row`.
+
+    >>> import tinytorch as tt
+    >>> model = tt.nn.Sequential(tt.nn.Linear(8, 16), tt.nn.ReLU(), tt.nn.Linear(16, 4))
+    >>> found = tt.quantize(model, tt.randn(50, 8), layers={"2": "f32"}).report()
+    >>> [(row.name, row.method, row.size) for row in found.rows]
+    [('0', 'static', 128), ('2', 'f32', 64)]
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -81,6 +87,11 @@ class Quantized(Rewritten):
 
     Args:
         plan: what was decided for each layer, or what decides it when the first graph is met.
+
+    >>> import tinytorch as tt
+    >>> small = tt.quantize(tt.nn.Linear(4, 2), tt.ones(1, 4))
+    >>> [node.op.name for node in small.graph(tt.ones(3, 4)).nodes if node.op.name.startswith("qua")]
+    ['quantize', 'quad_matmul']
     """
 
     def __init__(self, module: Callable[..., Any], plan: Plan | Later) -> None:
@@ -181,13 +192,14 @@ def plan_for(target: Any, data: Any, *, method: str, observer: str, layers: Mapp
         raise OpError(f"quantize({type(target).__name__}): expected a module or a graph; tt.trace makes one of a "
                       "function")
     check_bits(weight_bits)
+    data = again(data, samples)
     learned = target.seen() if isinstance(target, Prepared) else {}
     if isinstance(target, Prepared):
         target, weight_bits, first = target.model, target.weight_bits, _example(target, data)
     elif isinstance(target, Graph) and data is None:
         first = ()
     else:
-        first, _ = next_batch(batches(data, arity(target)))
+        first = next(batches(data, arity(target)))
     graph = folded(target)(*first)
 
     def seen(static: set[str]) -> Mapping[str, Seen]:
@@ -212,7 +224,7 @@ def decide(graph: Graph, names: Mapping[str, str], seen: Callable[[set[str]], Ma
 def _example(ready: Prepared, data: Any) -> Batch:
     """Inputs of the types that a prepared model takes."""
     if data is not None:
-        return next_batch(batches(data, arity(ready.model)))[0]
+        return next(batches(data, arity(ready.model)))
     if not ready.inputs:
         raise DataError("this prepared model has not been called yet: train it first, or give data to observe")
     return tuple(np.zeros(type_.shape, type_.dtype.np) for type_ in ready.inputs)

@@ -65,6 +65,11 @@ class Sensitivity:
     Attributes:
         metric: its name; exact: its value with no layer rounded; rounded: with all.
         rows: one for each layer, in the order of the graph.
+
+    >>> import tinytorch as tt
+    >>> found = tt.quant.sensitivity(tt.nn.Linear(6, 6), tt.randn(30, 6))
+    >>> found.exact, found.rounded == found.rows[0].alone, found.keep(1000)
+    (inf, True, ['weight'])
     """
 
     metric: str
@@ -127,6 +132,11 @@ def sensitivity(model: Any, data: Any, metric: str | Metric = "sqnr", *, calibra
         method, observer, samples: as those of `tt.quantize`; `samples` examples are measured.
     Raises:
         OpError, DataError, ShapeError: as `tt.quantize`.
+
+    >>> import tinytorch as tt
+    >>> model = tt.nn.Sequential(tt.nn.Linear(8, 16), tt.nn.ReLU(), tt.nn.Linear(16, 4))
+    >>> [row.name for row in tt.quant.sensitivity(model, tt.randn(50, 8)).rows]
+    ['0', '2']
     """
     if isinstance(metric, str) and metric not in METRICS:
         raise OpError(f"metric={metric!r}: expected one of {listing(METRICS)}, or a function")

@@ -40,6 +40,15 @@ def save(model: Quantized | SmallerWeights, path: str | Path) -> None:
     Raises:
         OpError: `model` is no quantised module, or one of weights alone that has not been called yet, for those are
             made when they are met; a quantised graph has `graph.save`.
+
+    >>> import tempfile, tinytorch as tt
+    >>> from tinytorch import quant
+    >>> model, x = tt.nn.Linear(64, 64), tt.randn(20, 64)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     quant.save(tt.quantize(model, x), f"{folder}/small")
+    ...     again = quant.load(f"{folder}/small", tt.nn.Linear(64, 64))
+    >>> bool((again(x) - model(x)).abs().max() < 0.05)
+    True
     """
     if not isinstance(model, (Quantized, SmallerWeights)):
         raise OpError(f"quant.save({type(model).__name__}): expected what quantize gives for a module; "
@@ -98,6 +107,13 @@ def load(path: str | Path, module: Module) -> Quantized | SmallerWeights:
         module: the model that was quantised, or one made like it; its numbers do not matter, and it is left as it is.
     Raises:
         FormatError: the file is missing, damaged, of another kind, or has numbers that the module has no place for.
+
+    >>> import tempfile, tinytorch as tt
+    >>> from tinytorch import quant
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     quant.save(tt.quantize(tt.nn.Linear(3, 2), tt.randn(20, 3)), f"{folder}/small")
+    ...     quant.load(f"{folder}/small", tt.nn.Linear(3, 2))(tt.ones(5, 3)).shape
+    (5, 2)
     """
     arrays, metadata = read_tensors(path)
     if metadata.get("format") != FORMAT:

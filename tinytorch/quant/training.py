@@ -43,6 +43,12 @@ class Prepared(Module):
     Attributes:
         model: what was prepared.
         inputs: types of what the last call was given.
+
+    >>> import tinytorch as tt
+    >>> ready = tt.quant.prepare(tt.nn.Linear(2, 2))
+    >>> _ = ready(tt.tensor([[-1.0, 3.0]]))
+    >>> ready.seen()["weight"].low, ready.seen()["weight"].high
+    (-1.0, 3.0)
     """
 
     def __init__(self, model: Module, weight_bits: int = 8, momentum: float = 0.1) -> None:
