@@ -96,7 +96,7 @@ def attend_cached(args, lo, hi, slot):
                     x = load(lanes, c, 8)
                     best = select(x > best, x, best)
                 shift = select(best == NEVER, ZERO, best)
-                lost = ONE
+                lost = exp_f32(before - shift)
                 part = ZERO
                 for s in range(whole):
                     e = exp_f32(load(row, s, 7) - shift)

@@ -25,7 +25,19 @@ def _emit_products(node: Node, strides: Sequence[tuple[int, ...]], threads: int)
     return (emit_depthwise_products if is_depthwise(node) else emit_window_products)(node, strides, threads)
 
 
-# Ops that have an emitter of their own: node, strides of its operands, threads -> launches.
+def _emit_convolution(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int],
+                      threads: int) -> Launch:
+    product = node if node.body is None else node.body.nodes[0]
+    return (emit_depthwise if is_depthwise(product) else emit_contraction)(node, strides, aliases, threads)
+
+
+# Ops that take pointwise ops after them into their kernel: node (or a fused one that begins with it), strides of its
+# operands, aliases, threads -> the launch.
+WITH_EPILOGUE: dict[Op, Callable[[Node, Sequence[tuple[int, ...]], Mapping[int, int], int], Launch]] = {
+    **dict.fromkeys(CONTRACTIONS, emit_contraction), ops.convolve: _emit_convolution, ops.packed_linear: emit_packed,
+    ops.sparse_linear: emit_sparse}
+
+# Ops that have another emitter of their own: node, strides of its operands, threads -> launches.
 KERNELS: dict[Op, Callable[[Node, Sequence[tuple[int, ...]], int], list[Launch]]] = {
     **MOVES, **ATTENTION, **CACHES, **INTERLEAVED, **POOLS, ops.window_products: _emit_products}
 
@@ -41,10 +53,10 @@ def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[i
     """
     if node.body is not None:
         if node.attrs["style"] == "contract":
-            return [_emit_contraction(node, node.body.nodes[0], strides, aliases, threads)]
+            return [WITH_EPILOGUE[node.body.nodes[0].op](node, strides, aliases, threads)]
         return [emit_loops(node.body, strides, aliases, threads)]
-    if node.op in CONTRACTIONS or node.op in (ops.packed_linear, ops.sparse_linear):
-        return [_emit_contraction(node, node, strides, aliases, threads)]
+    if node.op in WITH_EPILOGUE:
+        return [WITH_EPILOGUE[node.op](node, strides, aliases, threads)]
     if node.op is ops.write_rows:
         return emit_write_rows(node, strides, aliases, threads)
     if node.op in KERNELS:
@@ -55,16 +67,6 @@ def emit_node(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[i
         return [emit_copy(node.inputs[0].type, tuple(strides[0]), threads, Ref("input", 0), Ref("output", 0))]
     raise CompileError(f"{node.op}: no kernel for an op of kind {node.op.kind.value}; "
                        "expand composites before compiling")
-
-
-def _emit_contraction(node: Node, product: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping[int, int],
-                      threads: int) -> Launch:
-    if product.op is ops.packed_linear:
-        return emit_packed(node, strides, aliases, threads)
-    if product.op is ops.sparse_linear:
-        return emit_sparse(node, strides, aliases, threads)
-    depthwise = product.op is ops.convolve and is_depthwise(product)
-    return (emit_depthwise if depthwise else emit_contraction)(node, strides, aliases, threads)
 
 
 def alone(node: Node) -> Graph:

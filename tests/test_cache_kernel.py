@@ -141,10 +141,11 @@ def test_rows_are_written_in_place_and_nothing_else_moves() -> None:
 @pytest.mark.parametrize("position", [49, -51, 2**40, -2**40])
 def test_a_row_outside_is_refused_and_the_cache_is_whole(position: int) -> None:
     cache, rows = np.ones((2, 50, 3, 8), np.float32), np.zeros((2, 2, 3, 8), np.float32)
-    program = compiled(updating(cache, rows))
-    with pytest.raises(IndexError, match="out of range in write_rows"):
-        program([cache, rows, np.array([0, position])])
-    assert (cache == 1).all()
+    for donate in (True, False):  # a copy is written before anybody has looked at the check: nothing outside of it
+        program = compiled(updating(cache, rows, donate=donate))
+        with pytest.raises(IndexError, match="out of range in write_rows"):
+            program([cache, rows, np.array([0, position])])
+        assert (cache == 1).all()
 
 
 def test_rows_are_read_where_they_lie() -> None:

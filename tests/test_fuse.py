@@ -11,7 +11,7 @@ from tinytorch.ir import Graph, TensorType, f32, i64, ops, verify
 from tinytorch.ir.domain import find_domain
 from tinytorch.passes import ExpandComposites, Fuse, MergeCommon, Simplify, check_same_meaning
 from tinytorch.passes.fuse import MOST_NODES, PRODUCTS
-from tinytorch.runtime.contract import CONTRACTIONS
+from tinytorch.runtime.emit import WITH_EPILOGUE
 
 
 def fused(function: Any, *types: TensorType, step: Fuse | None = None) -> Graph:
@@ -29,7 +29,7 @@ def kernels(graph: Graph) -> list[str]:
 
 
 def test_what_takes_an_epilogue_has_an_emitter_with_one() -> None:
-    assert set(PRODUCTS) == set(CONTRACTIONS)
+    assert set(PRODUCTS) == set(WITH_EPILOGUE)
 
 
 MATRIX = f32[64, 128]

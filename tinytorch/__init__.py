@@ -31,7 +31,7 @@ from .tensor import Parameter, Tensor, as_tensor, matmul, tensor
 from .transforms import hvp, jvp, vmap
 
 if TYPE_CHECKING:
-    from . import data, quant, text, train
+    from . import data, quant, text, train, zoo
     from .quant import quantize
 
 __all__ = [
@@ -42,14 +42,15 @@ __all__ = [
     "no_grad", "ones", "ones_like", "optim", "profile", "prune", "quant", "quantize", "rand", "randint", "randn",
     "randperm", "save", "sigmoid", "sin", "softmax", "sqrt", "stack", "stream", "sum", "tanh", "tensor", "text",
     "trace", "train", "tril", "triu", "u8", "value_and_grad", "vmap", "where", "zeros", "zeros_like",
+    "zoo",
 ]
 
 __version__ = "0.1.0.dev0"
 
 
 def __getattr__(name: str) -> Any:
-    """`tt.data`, `tt.quant`, `tt.text` and `tt.train` are imported when they are first asked for."""
-    if name in ("data", "quant", "text", "train"):
+    """`tt.data`, `tt.quant`, `tt.text`, `tt.train` and `tt.zoo` are imported when they are first asked for."""
+    if name in ("data", "quant", "text", "train", "zoo"):
         return import_module(f"tinytorch.{name}")
     if name == "quantize":
         return import_module("tinytorch.quant").quantize

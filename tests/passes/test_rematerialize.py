@@ -107,21 +107,22 @@ def test_a_parameter_that_was_overwritten_is_not_read_again() -> None:
     build = Builder("update")
     w, x = build.input("w", f32[32, 32], np.eye(32, dtype="f4")), build.input("x", f32[32, 32])
     with build:
-        early = ops.tanh(ops.matmul(x, w))  # read at the end: but w is gone by then
-        others = [ops.tanh(x * float(k)) for k in range(2, 8)]
-        new = w - ops.matmul(early, x)
-        total = early + x
-        for other in reversed(others):
-            total = ops.matmul(total, other)
-        total = total + early
+        kept = [x]
+        for k in range(2, 8):  # those of w would be cheaper to make again, but then w is gone
+            kept += [ops.tanh(w * float(k)), ops.tanh(ops.matmul(x * float(k), x))]
+        new = w - ops.matmul(kept[1], x)
+        total = new + x
+        while kept:
+            total = ops.matmul(total, kept.pop())
     graph = build.finish([total, new], {1: w.payload})
-    after = Rematerialize(0.6)(graph)
+    after = Rematerialize(0.65)(graph)
     plan = plan_memory(after)
     [weight] = after.bound
     assert plan.reuses[after.outputs[1]] is weight, "the update is still made in place"
-    assert len(after.users[weight]) == 2, "and nobody else reads the old numbers"
-    assert plan.size <= 0.6 * plan_memory(graph).size
+    assert plan.size <= 0.65 * plan_memory(graph).size
     simulate(after, plan)
+    with pytest.raises(BudgetError):
+        Rematerialize(0.5)(graph)
 
 
 def test_kernels_run_again_are_the_same_and_write_only_what_is_read() -> None:

@@ -34,7 +34,7 @@ def gates(module: ModuleType, output: Path, *arguments: str) -> tuple[int, dict[
 
 @pytest.mark.slow
 def test_weights(tmp_path: Path) -> None:
-    code, reached = gates(script("prune_weights"), tmp_path, "--epochs", "4")
+    code, reached = gates(script("prune_weights"), tmp_path)
     assert code == 0 and all(reached.values())
 
 

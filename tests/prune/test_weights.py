@@ -91,7 +91,7 @@ def trained(model: nn.Module, optimizer: Any, *, compile: bool = False, director
     return model
 
 
-@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_zeros_stay_while_the_others_learn(compile: bool) -> None:
     model = prune(classifier(), 0.8, scope="layer")
     before = weights(model)
@@ -99,6 +99,23 @@ def test_zeros_stay_while_the_others_learn(compile: bool) -> None:
     trained(model, opt, compile=compile)
     for found, was in zip(weights(model), before, strict=True):
         assert ((found == 0) == (was == 0)).all() and (found[was != 0] != was[was != 0]).all()
+
+
+def test_zeros_stay_in_a_compiled_step() -> None:
+    model = prune(nn.Linear(6, 4), 0.5)
+    zero, opt = model.weight.numpy() == 0, KeepZeros(optim.SGD(model.parameters(), lr=0.1), model)
+
+    @tt.compile
+    def step(x: Any) -> None:
+        opt.zero_grad()
+        model(x).sum().backward()
+        opt.step()
+
+    before = model.weight.numpy().copy()
+    step(X[:8])
+    step(X[8:16])
+    np.testing.assert_array_equal(model.weight.numpy() == 0, zero)
+    assert (model.weight.numpy()[~zero] != before[~zero]).all()
 
 
 def test_without_it_they_do_not() -> None:
