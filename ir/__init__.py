@@ -16,7 +16,7 @@ from .cost import Cost, graph_cost, node_cost
 from .dtypes import DType, as_dtype, bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8
 from .graph import Graph, Node, Source, Value, evaluate
 from .interp import Builder, Evaluate, Interpreter, Operand, Recorder, bind, current, is_tracing, using
-from .op import Kind, Op, registry
+from .op import Kind, Op, as_tuple, registry
 from .plan import MemoryPlan
 from .serialize import load_graph, save_graph
 from .text import from_text, to_text
@@ -25,7 +25,7 @@ from .verify import verify
 
 __all__ = [
     "Builder", "Cost", "DType", "Evaluate", "Graph", "Interpreter", "Kind", "MemoryPlan", "Node", "Op", "Operand",
-    "Recorder", "Source", "TensorType", "Value", "as_dtype", "bf16", "bind", "bool_", "config", "current", "errors",
-    "evaluate", "f16", "f32", "f64", "from_text", "graph_cost", "i8", "i16", "i32", "i64", "is_tracing", "load_graph",
-    "node_cost", "ops", "registry", "save_graph", "to_text", "u8", "using", "verify",
+    "Recorder", "Source", "TensorType", "Value", "as_dtype", "as_tuple", "bf16", "bind", "bool_", "config", "current",
+    "errors", "evaluate", "f16", "f32", "f64", "from_text", "graph_cost", "i8", "i16", "i32", "i64", "is_tracing",
+    "load_graph", "node_cost", "ops", "registry", "save_graph", "to_text", "u8", "using", "verify",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 
 from .graph import Graph, Node
 from .interp import Builder
-from .op import Kind, Op
+from .op import Kind, Op, as_tuple
 from .types import TensorType
 
 
@@ -84,8 +84,6 @@ def _expansion_work(op: Op, types: tuple[TensorType, ...], attrs: tuple[tuple[st
 def expansion(op: Op, types: tuple[TensorType, ...], attrs: Mapping[str, Any]) -> Graph:
     """What `op` is in simpler ops, as a graph."""
     assert op.expand is not None
-    build = Builder(op.name)
-    build.sources = False
+    build = Builder(op.name, sources=False)
     with build:
-        result = op.expand(*(build.input("x", t) for t in types), **attrs)
-    return build.finish(result if isinstance(result, tuple) else (result,))
+        return build.finish(as_tuple(op.expand(*(build.input("x", t) for t in types), **attrs)))

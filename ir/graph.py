@@ -19,7 +19,7 @@ import numpy as np
 
 from .dtypes import DType
 from .errors import ShapeError
-from .op import Op
+from .op import Op, as_tuple
 from .types import Shape, TensorType
 
 if TYPE_CHECKING:
@@ -263,8 +263,7 @@ def evaluate(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     keep = set(graph.outputs)
     with np.errstate(all="ignore"):
         for node in graph.nodes:
-            result = node.op.eval(*(values[v] for v in node.inputs), **node.attrs)
-            results = result if isinstance(result, tuple) else (result,)
+            results = as_tuple(node.op.eval(*(values[v] for v in node.inputs), **node.attrs))
             values.update(zip(node.outputs, results, strict=True))
             for value in set(node.inputs):
                 if last[value] is node and value not in keep:

@@ -19,7 +19,7 @@ import numpy as np
 from .dtypes import DType, as_dtype
 from .errors import TinyTorchError, TracingError
 from .graph import Graph, Node, Source, Value
-from .op import Door, Op, bind, door, registry
+from .op import Door, Op, as_tuple, bind, door, registry
 from .types import Shape, TensorType
 
 __all__ = ["Builder", "Evaluate", "Interpreter", "Operand", "Passing", "Record", "Recorder", "bind", "current",
@@ -224,7 +224,7 @@ class Recorder(Passing):
 
     def process(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         result = self.below.process(op, operands, attrs)
-        self.records.append(Record(op, operands, attrs, result if isinstance(result, tuple) else (result,)))
+        self.records.append(Record(op, operands, attrs, as_tuple(result)))
         return result
 
 
@@ -232,17 +232,18 @@ class Builder(Interpreter):
     """Writes operations down: a graph under construction.
 
     Arrays that meet traced values become constants (small ones) or bound inputs; `capture` decides for handles of a
-    subclass, so that parameters can become inputs that stay connected to their owner.
+    subclass, so that parameters can become inputs that stay connected to their owner. With `sources`, each node knows
+    the user's line that asked for it.
     """
 
-    def __init__(self, name: str = "graph", handle: type[Operand] = Operand) -> None:
+    def __init__(self, name: str = "graph", handle: type[Operand] = Operand, sources: bool = True) -> None:
         self.name = name
         self.handle = handle
+        self.sources = sources
         self.inputs: list[Value] = []
         self.nodes: list[Node] = []
         self.bound: dict[Value, np.ndarray] = {}
         self._lifted: dict[int, tuple[Any, Value]] = {}  # the handle is kept so that its id stays its own
-        self.sources = True
 
     def input(self, name: str, type_: TensorType, bound: np.ndarray | None = None) -> Any:
         """A new input; with `bound`, one that has a value already."""
@@ -310,8 +311,7 @@ def nested_tuple(array: np.ndarray) -> Any:
 
 def make_node(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any], source: Source | None = None) -> Node:
     """A node with fresh outputs, typed by the op's rule."""
-    types = op.infer(*(v.type for v in inputs), **attrs)
-    outputs = tuple(Value(t, op.name) for t in (types if isinstance(types, tuple) else (types,)))
+    outputs = tuple(Value(t, op.name) for t in as_tuple(op.infer(*(v.type for v in inputs), **attrs)))
     return Node(op, inputs, dict(attrs), outputs, source)
 
 

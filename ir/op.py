@@ -24,6 +24,11 @@ from typing import Any
 from .errors import OpError, UnknownOpError, listing
 
 
+def as_tuple(result: Any) -> tuple[Any, ...]:
+    """What an op, or one of its rules, gives: one thing or several, as a tuple."""
+    return result if isinstance(result, tuple) else (result,)
+
+
 class Kind(Enum):
     """How an op computes: what fusion and the emitters ask."""
 

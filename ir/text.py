@@ -18,7 +18,7 @@ import numpy as np
 from .dtypes import ALL, DType, as_dtype
 from .errors import FormatError, TinyTorchError
 from .graph import Graph, Node, Value
-from .op import lookup, registry
+from .op import as_tuple, lookup, registry
 from .types import TensorType
 
 HEADER = "from tinytorch.ir.ops import *\n"
@@ -224,10 +224,9 @@ class _Reader:
         try:
             op = lookup(call.func.id)
             attrs = {k: as_dtype(v) if k == "dtype" else v for k, v in attrs.items()}
-            types = op.infer(*(v.type for v in inputs), **attrs)
+            types = as_tuple(op.infer(*(v.type for v in inputs), **attrs))
         except Exception as error:  # a type rule may stumble over whatever stands in the text
             raise FormatError(f"line {tree.lineno}: {ast.unparse(tree):.100}: {error}") from None
-        types = types if isinstance(types, tuple) else (types,)
         targets = target.elts if isinstance(target, ast.Tuple) else [target]
         if len(targets) != len(types):
             raise FormatError(f"line {tree.lineno}: {op} gives {len(types)} values, {len(targets)} names are assigned")

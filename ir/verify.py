@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from .errors import VerifyError
 from .graph import Graph, Node, Value
+from .op import as_tuple
 from .types import TensorType
 
 
@@ -67,10 +68,9 @@ def _verify_node(graph: Graph, known: set[Value], node: Node, sound: set[Node]) 
 
 def _verify_types(graph: Graph, node: Node) -> None:
     try:
-        types = node.op.infer(*(v.type for v in node.inputs), **node.attrs)
+        found = as_tuple(node.op.infer(*(v.type for v in node.inputs), **node.attrs))
     except Exception as error:  # a type rule may stumble over whatever a broken graph holds
         raise VerifyError(f"{graph.name}: {node.op}: {error}" + _around(graph, node)) from None
-    found = types if isinstance(types, tuple) else (types,)
     if found != tuple(v.type for v in node.outputs):
         raise VerifyError(f"{graph.name}: {node.op} gives {', '.join(map(str, found))}, the graph says "
                           f"{', '.join(str(v.type) for v in node.outputs)}" + _around(graph, node))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinytorch.ir import Builder, Graph, Kind, Recorder, bind, ops
+from tinytorch.ir import Builder, Graph, Kind, Recorder, as_tuple, bind, ops
 from tinytorch.ir.errors import GradientError
 from tinytorch.ir.interp import Record
 
@@ -74,8 +74,7 @@ def _through_expansion(record: Record, grads: Sequence[Any]) -> Sequence[Any]:
             results: Sequence[Any] = inline(record.attrs["body"], record.operands)
         else:
             assert record.op.expand is not None
-            result = record.op.expand(*record.operands, **record.attrs)
-            results = result if isinstance(result, tuple) else (result,)
+            results = as_tuple(record.op.expand(*record.operands, **record.attrs))
     made = {id(out): inner for inner in recorder.records for out in inner.outputs}
     given = [(out, g) for out, g in zip(results, grads, strict=True) if g is not None]
     stop = frozenset(id(operand) for operand in record.operands)
@@ -133,13 +132,18 @@ def sum_to(grad: Any, operand: Any) -> Any:
     return grad if grad.shape == operand.shape else ops.broadcast_to(grad, operand.shape)
 
 
+def zeros_like(x: Any) -> Any:
+    """Zeros of the type of `x`."""
+    return ops.broadcast_to(ops.constant(0, x.dtype), x.shape)
+
+
 def inline(graph: Graph, operands: Sequence[Any]) -> list[Any]:
     """Run a graph's nodes through the door on handles; gives its outputs as handles."""
     values: dict[Any, Any] = dict(zip(graph.inputs, operands, strict=True))
     last = {value: node for node in graph.nodes for value in node.inputs}
     for node in graph.nodes:
         result = bind(node.op, *(values[v] for v in node.inputs), **node.attrs)
-        values |= zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True)
+        values |= zip(node.outputs, as_tuple(result), strict=True)
         for value in set(node.inputs).difference(graph.outputs):
             if last[value] is node:
                 del values[value]  # eager numbers take memory
@@ -159,8 +163,7 @@ class Differentiate:
     keep_outputs: bool = True
 
     def __call__(self, graph: Graph) -> Graph:
-        build = Builder(f"{graph.name}_grad")
-        build.sources = False
+        build = Builder(f"{graph.name}_grad", sources=False)
         inputs = [build.input(graph.names[v], v.type, graph.bound.get(v)) for v in graph.inputs]
         with build:
             recorder = Recorder()
@@ -173,6 +176,5 @@ class Differentiate:
             found = reverse(outputs[:1], [ops.constant(1.0, outputs[0].dtype)], lambda handle: made.get(id(handle)))
             wrt = [i for i, x in enumerate(inputs) if x.dtype.is_float] if self.wrt is None else self.wrt
             grads = [found.get(id(inputs[i])) for i in wrt]
-            zeros = [ops.broadcast_to(ops.constant(0.0, inputs[i].dtype), inputs[i].shape) for i in wrt]
-            results = [z if g is None else g for g, z in zip(grads, zeros, strict=True)]
+            results = [zeros_like(inputs[i]) if g is None else g for i, g in zip(wrt, grads, strict=True)]
         return build.finish([*(outputs if self.keep_outputs else ()), *results])

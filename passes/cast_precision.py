@@ -22,7 +22,7 @@ that of f32 by at most (2u + u²) Σ |x| |w|, and by how the sum is rounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -33,10 +33,10 @@ from tinytorch.ir import DType, Graph, Kind, Node, Op, Operand, Value, bf16, f32
 from tinytorch.ir.cost import expansion
 from tinytorch.ir.dtypes import as_dtype
 from tinytorch.ir.errors import DTypeError
-from tinytorch.ir.graph import evaluate, substitute
+from tinytorch.ir.graph import substitute
 
 from .fold_constants import frozen
-from .hoist_bound import bound_sources
+from .known import bound_sources, evaluate_known, name_of
 from .remove_dead import RemoveDead
 from .rewrite import By, Edit, Table, rewrite
 
@@ -78,8 +78,8 @@ class CastPrecision:
         sources = bound_sources(graph, graph.bound)
         inside = {v for node in graph.nodes if node.output in sources and node.output.dtype is half
                   for v in node.inputs}
-        weights = {v: Value(v.type, _name(graph, sources[v], half)) for node in graph.nodes for v in node.outputs
-                   if v in sources and v.dtype is half and v not in inside}
+        weights = {v: Value(v.type, f"{name_of(graph, found)}_{half}") for v, found in sources.items()
+                   if v in graph.producer and v.dtype is half and v not in inside}
         if not weights:
             return graph
         inputs = (*graph.inputs, *weights.values())
@@ -87,23 +87,10 @@ class CastPrecision:
                               bound={**graph.bound, **{v: np.zeros(0) for v in weights.values()}},
                               outputs=tuple(weights.get(v, v) for v in graph.outputs))
         names = {weight: renamed.names[new] for weight, new in weights.items()}  # distinct, the same for all sizes
-        self._make(graph, {weight: name for weight, name in names.items() if name not in self.held})
+        made = evaluate_known(graph, [weight for weight, name in names.items() if name not in self.held])
+        self.held.update((names[weight], frozen(array)) for weight, array in made.items())
         arrays = {weights[weight]: self.held[name] for weight, name in names.items()}
         return RemoveDead()(renamed.with_(bound={**graph.bound, **arrays}))
-
-    def _make(self, graph: Graph, names: dict[Value, str]) -> None:
-        """Compute these values, and hold them by name."""
-        sources = bound_sources(graph, graph.bound)
-        inputs = tuple(v for v in graph.inputs if v in sources)
-        nodes = tuple(node for node in graph.nodes if sources.keys() >= set(node.outputs))
-        part = RemoveDead()(Graph(graph.name, inputs, nodes, tuple(names), {v: graph.bound[v] for v in inputs}))
-        arrays = evaluate(part, [part.bound[v] for v in part.inputs])
-        self.held.update((name, frozen(array)) for name, array in zip(names.values(), arrays, strict=True))
-
-
-def _name(graph: Graph, sources: Collection[Value], half: DType) -> str:
-    """What a weight is called: as the biggest thing that it is made of."""
-    return f"{graph.names[max(sources, key=lambda v: (v.type.nbytes, graph.names[v]))]}_{half}"
 
 
 @dataclass(frozen=True)

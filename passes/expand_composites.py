@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tinytorch.ir import Builder, Graph, Node, Op, Operand, Source, Value
+from tinytorch.ir import Builder, Graph, Node, Op, Operand, Source, Value, as_tuple
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,8 @@ class _Opening(Builder):
     """A builder that writes the expansion of an op where the op itself was asked for."""
 
     def __init__(self, opens: Callable[[Op, Sequence[Any], Mapping[str, Any]], bool]) -> None:
-        super().__init__()
+        super().__init__(sources=False)
         self.opens = opens
-        self.sources = False
         self.source: Source | None = None
 
     def add(self, node: Node, same: dict[Value, Value]) -> None:
@@ -61,8 +60,7 @@ class _Opening(Builder):
             return
         self.source = node.source
         result = self.process(node.op, tuple(map(Operand, inputs)), node.attrs)
-        results = result if isinstance(result, tuple) else (result,)
-        same.update(zip(node.outputs, (self.lift_value(r) for r in results), strict=True))
+        same.update(zip(node.outputs, map(self.lift_value, as_tuple(result)), strict=True))
 
     def lift_value(self, operand: Operand) -> Value:
         """The value of a handle, which an expansion may have made out of numbers alone."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from tinytorch.ir import Graph, Node, Operand, Value, ops
 
-from .hoist_bound import bound_sources
+from .known import bound_sources
 from .rewrite import By, Edit, Table, rewrite
 
 LAYERS = (ops.conv2d, ops.linear)  # whose output channels are axis 0 of the weight and axis 1 of the result

@@ -27,14 +27,13 @@ from tinytorch.ir.graph import substitute
 from tinytorch.ir.interp import make_node
 from tinytorch.ir.layout import layouts
 
+from .known import Sources, bound_sources
 from .merge_common import MergeCommon
 from .pack_operands import PackOperands
 from .remove_dead import RemoveDead
 
 GROWTH = 16 / 9
 MANY_ROWS = 16  # from so many on, a product reads a weight faster that lies along its columns
-
-Sources = Mapping[Value, frozenset[Value]]
 
 
 @dataclass(frozen=True)
@@ -108,17 +107,6 @@ class _Credit:
             self.left[value] = left[value] - part
             covered -= part
         return True
-
-
-def bound_sources(graph: Graph, steady: Collection[Value]) -> Sources:
-    """For each value that depends on `steady` bound inputs and literals alone, which of those inputs; none of them may
-    be overwritten."""
-    overwritten = {graph.inputs[place] for place in graph.donated.values()}
-    found = {value: frozenset((value,)) for value in graph.inputs if value in steady and value not in overwritten}
-    for node in graph.nodes:
-        if all(value in found for value in node.inputs):
-            found |= dict.fromkeys(node.outputs, frozenset[Value]().union(*(found[v] for v in node.inputs)))
-    return found
 
 
 def _turn_weights(graph: Graph, sources: Sources) -> Graph:

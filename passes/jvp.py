@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinytorch.ir import Builder, Graph, Recorder, bind, ops
+from tinytorch.ir import Builder, Graph, Recorder, as_tuple, bind
 from tinytorch.ir.errors import GradientError
 from tinytorch.ir.interp import Record
 
-from .autodiff import pull_back, reverse, sum_to
+from .autodiff import pull_back, reverse, sum_to, zeros_like
 from .remove_dead import RemoveDead
 
 
@@ -38,8 +38,7 @@ class Jvp:
     def __call__(self, graph: Graph) -> Graph:
         if odd := [graph.names[graph.inputs[i]] for i in self.wrt if not graph.inputs[i].dtype.is_float]:
             raise GradientError(f"{graph.name}: tangents of {', '.join(odd)}: expected floating point inputs")
-        build = Builder(f"{graph.name}_jvp")
-        build.sources = False
+        build = Builder(f"{graph.name}_jvp", sources=False)
         inputs = [build.input(graph.names[v], v.type, graph.bound.get(v)) for v in graph.inputs]
         given = [build.input(f"{graph.names[graph.inputs[i]]}_tangent", graph.inputs[i].type) for i in self.wrt]
         values: dict[Any, Any] = dict(zip(graph.inputs, inputs, strict=True))
@@ -47,8 +46,7 @@ class Jvp:
         with build:
             for node in graph.nodes:
                 operands = tuple(values[v] for v in node.inputs)
-                result = bind(node.op, *operands, **node.attrs)
-                results = result if isinstance(result, tuple) else (result,)
+                results = as_tuple(bind(node.op, *operands, **node.attrs))
                 values |= zip(node.outputs, results, strict=True)
                 if any(v in tangents for v in node.inputs):
                     record = Record(node.op, operands, node.attrs, results)
@@ -77,8 +75,3 @@ def push_forward(record: Record, tangents: Sequence[Any]) -> list[Any]:
             made |= dict.fromkeys(map(id, inner.outputs), inner)
     found = reverse([g for g, _ in pulled], [t for _, t in pulled], lambda handle: made.get(id(handle)))
     return [None if probe is None else found.get(id(probe)) for probe in probes]
-
-
-def zeros_like(x: Any) -> Any:
-    """Zeros of the type of `x`."""
-    return ops.broadcast_to(ops.constant(0, x.dtype), x.shape)

@@ -12,12 +12,13 @@ without a rule is opened, if it is composite; else all that it reads has to stay
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from tinytorch.ir import Builder, Graph, Kind, Node, Value, ops
+from tinytorch.ir import Graph, Kind, Node, Value, ops
+from tinytorch.ir.cost import expansion
 from tinytorch.ir.types import Shape
 
 from .prune_labels import Labels, Mark, Marks, axes_of
@@ -83,23 +84,14 @@ class Spread:
 
     def _open(self, node: Node) -> None:
         """The marks of a composite op are those of what it is made of."""
-        assert node.op.expand is not None
-        build = Builder()
-        build.sources = False
-        with build:
-            inputs = [build.input(v.hint, v.type) for v in node.inputs]
-            result = node.op.expand(*inputs, **node.attrs)
-            results = result if isinstance(result, tuple) else (result,)
-            values = [r.payload if isinstance(r.payload, Value) else build.lift(r) for r in results]
-        for number, (handle, value) in enumerate(zip(inputs, node.inputs, strict=True)):
-            self.marks[handle.payload] = self._but_kernel_places(node, number)
+        inside = expansion(node.op, tuple(v.type for v in node.inputs), node.attrs)
+        self.marks |= {value: [] for value in inside.bound}
+        for number, (inner, value) in enumerate(zip(inside.free, node.inputs, strict=True)):
+            self.marks[inner] = self._but_kernel_places(node, number)
             if value in self.known:
-                self.known.add(handle.payload)
-        for value in build.bound:
-            self.marks[value] = []
-        self._pass([_with_source(inner, node) for inner in build.nodes])
-        for outer, value in zip(node.outputs, values, strict=True):
-            self.marks[outer] = self.marks[value]
+                self.known.add(inner)
+        self._pass([replace(inner, source=node.source) for inner in inside.nodes])
+        self.marks |= {outer: self.marks[inner] for outer, inner in zip(node.outputs, inside.outputs, strict=True)}
 
     def _but_kernel_places(self, node: Node, number: int) -> Marks:
         """The marks of an operand; height and width of a kernel stay."""
@@ -141,10 +133,6 @@ class Spread:
 def place(node: Node) -> str:
     """An op and the user's line."""
     return f"{node.op.name} in `{node.source.text}` ({node.source})" if node.source else node.op.name
-
-
-def _with_source(inner: Node, node: Node) -> Node:
-    return Node(inner.op, inner.inputs, inner.attrs, inner.outputs, node.source)
 
 
 # -- element by element, and folds -------------------------------------------------------------------------------------

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.ir import Graph, Node, Operand, TensorType, Value, ops
+from tinytorch.ir import Graph, Node, Operand, Value, ops
 from tinytorch.ir.ops.convolve import CHANNELS_FIRST, CHANNELS_LAST
 from tinytorch.ir.ops.sparse import RUNS, density, pack_sparse
 
+from .find_layers import FoundLayer, find_layers
 from .fold_constants import frozen
-from .quantize_find import FoundLayer, evaluate_known, find_layers
+from .known import evaluate_known
 from .rewrite import By, Edit, Table, rewrite
 
 A_RUN = 0.05  # what finding the place of a run costs, in steps along the depth
@@ -76,7 +77,7 @@ def _written(node: Node, edit: Edit, sites: Mapping[Value, tuple[str, Arrays]]) 
         return None
     key, arrays = sites[node.output]
     x, weight, *bias = map(Operand, node.inputs)
-    operands = [edit.input(f"{key}_{name}", TensorType.of(array), array) for name, array in arrays.items()]
+    operands = [edit.array(f"{key}_{name}", array) for name, array in arrays.items()]
     if node.op is ops.conv2d:
         y = ops.sparse_linear(ops.transpose(x, CHANNELS_LAST), *operands, outputs=weight.shape[0])
         return ops.transpose(y, CHANNELS_FIRST)

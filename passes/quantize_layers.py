@@ -24,14 +24,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinytorch.ir import Evaluate, Graph, Node, Operand, TensorType, Value, ops
+from tinytorch.ir import Evaluate, Graph, Node, Operand, Value, ops
 from tinytorch.ir.errors import OpError, ShapeError, listing
 from tinytorch.ir.ops.convolve import CHANNELS_FIRST, CHANNELS_LAST
 from tinytorch.ir.ops.integer import quads
 
+from .find_layers import FoundLayer, find_layers
 from .fold_constants import frozen
-from .quantize_find import FoundLayer, find_layers
-from .remove_dead import RemoveDead
 from .rewrite import Edit, Table
 
 MIDDLE = 128  # the zero point of grids that are made when numbers come
@@ -118,7 +117,6 @@ class LayerWriter:
         self.edit = Edit(graph, Table(()))
         self.same: dict[Value, Value] = {}  # what stands for a value of the old graph
         self.bytes: dict[tuple[Value, Grid], Any] = {}  # what has been quantised
-        self.bound: dict[str, Any] = {}
         self.found = {layer.last: layer for layer in found}
         self.inner = {layer.node for layer in found if layer.plus is not None}
         self.grids = {layer.x: grid for layer in found if (grid := layers[layer.key].grid) is not None}
@@ -128,10 +126,7 @@ class LayerWriter:
         with self.edit:
             for node in self.graph.nodes:
                 self._write(node)
-        outputs = tuple(self.same.get(v, v) for v in self.graph.outputs)
-        return RemoveDead()(self.graph.with_(
-            inputs=(*self.graph.inputs, *self.edit.inputs), nodes=tuple(self.edit.nodes), outputs=outputs,
-            bound={**self.graph.bound, **self.edit.bound}))
+        return self.edit.written(self.graph, self.same)
 
     def _write(self, node: Node) -> None:
         self.edit.source = node.source
@@ -155,28 +150,21 @@ class LayerWriter:
             self.bytes[key] = ops.quantize(Operand(self.same.get(value, value)), grid.scale, grid.zero)
         return self.bytes[key]
 
-    def array(self, name: str, array: np.ndarray) -> Any:
-        """An array of a layer, as a bound input."""
-        if name not in self.bound:
-            self.bound[name] = self.edit.input(name, TensorType.of(array), bound=array)
-        return self.bound[name]
-
     # -- layers --------------------------------------------------------------------------------------------------------
 
     def write_layer(self, found: FoundLayer) -> Any:
         layer = self.layers[found.key]
-        name = found.key.replace("#", "_")
         scale: Any = None
         if layer.grid is None:
             q, scale = self.own_grid(found)
         else:
             q = self._bytes(found.x, layer.grid)
-        weight, offset, step = (self.array(f"{name}_{part}", getattr(layer, part))
+        weight, offset, step = (self.edit.array(f"{found.key}_{part}", getattr(layer, part))
                                 for part in ("packed", "offset", "step"))
         total = self._product(found, q, weight, layer)  # channels last, or rows
         y = ops.cast(total + offset, "f32") * step
         if scale is not None:
-            y = y * ops.reshape(scale, (-1, *(1,) * (y.ndim - 1))) + self.array(f"{name}_shift", layer.shift)
+            y = y * ops.reshape(scale, (-1, *(1,) * (y.ndim - 1))) + self.edit.array(f"{found.key}_shift", layer.shift)
         return ops.transpose(y, CHANNELS_FIRST) if found.is_convolution else ops.reshape(y, found.output.shape)
 
     def _product(self, found: FoundLayer, q: Any, weight: Any, layer: IntegerLayer) -> Any:

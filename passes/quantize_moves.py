@@ -20,7 +20,7 @@ from typing import Any
 
 from tinytorch.ir import Graph, Node, Operand, Value, bind, ops
 
-from .hoist_bound import bound_sources
+from .known import bound_sources
 from .rewrite import By, Edit, Table, rewrite
 
 MOVES = (ops.reshape, ops.transpose, ops.slice, ops.broadcast_to)  # each element of the result is one of x
@@ -44,15 +44,11 @@ def _grid(node: Node, edit: Edit) -> tuple[float, float] | None:
     return None if scale is None or zero is None or node.inputs[1].shape != () else (scale, zero)
 
 
-def _producer(value: Value, edit: Edit) -> Node | None:
-    return edit.producer.get(value)
-
-
 # -- upwards -----------------------------------------------------------------------------------------------------------
 
 
 def _quantize(node: Node, edit: Edit) -> Any:
-    grid, below = _grid(node, edit), _producer(node.inputs[0], edit)
+    grid, below = _grid(node, edit), edit.producer.get(node.inputs[0])
     if grid is None or below is None:
         return None
     if below.op is ops.dequantize and _grid(below, edit) == grid and below.inputs[0].dtype is node.output.dtype:
@@ -77,7 +73,7 @@ def _same_grid(node: Node, x: Value) -> Any:
 
 def _dequantized(node: Node, edit: Edit) -> Any:
     """An op that only moves or chooses elements, of what has just been dequantised."""
-    below = [_producer(v, edit) for v in node.inputs]
+    below = [edit.producer.get(v) for v in node.inputs]
     first = below[0]
     if first is None or any(n is None or n.op is not ops.dequantize for n in below):
         return None
@@ -117,7 +113,7 @@ def _scale_rules(graph: Graph) -> Iterator[By]:
 
 def _is_scalable(value: Value, edit: Edit, known: frozenset[Value]) -> bool:
     """Whether a value times a positive number costs no more than the value."""
-    node = _producer(value, edit)
+    node = edit.producer.get(value)
     if node is None or edit.is_shared(value):
         return False
     if node.op is ops.dequantize:

@@ -16,8 +16,8 @@ import numpy as np
 
 from tinytorch.ir import Graph, Operand, Value, bind, f32, ops
 
+from .find_layers import FoundLayer, find_layers
 from .fold_constants import frozen
-from .quantize_find import FoundLayer, find_layers
 from .quantize_layers import MIDDLE, IntegerLayer, LayerWriter
 
 
@@ -64,7 +64,7 @@ class _Simulation(LayerWriter):
         weight = layer.weight * layer.scale.reshape(-1, *(1,) * (layer.weight.ndim - 1))
         natural = frozen((weight.T if found.is_turned else weight).astype(np.float32))
         exact = Operand(self.same.get(found.weight, found.weight))
-        w = self._chosen(found, self.array(f"{found.key.replace('#', '_')}_rounded", natural), exact)
+        w = self._chosen(found, self.edit.array(f"{found.key}_rounded", natural), exact)
         rest = [Operand(self.same.get(v, v)) for v in node.inputs[2:]]
         y = bind(node.op, self._rounded(found), w, *rest, **node.attrs)
         if found.plus is None:

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.ir import Evaluate, Graph, Node, Operand, TensorType, Value, ops
+from tinytorch.ir import Evaluate, Graph, Node, Operand, Value, ops
 from tinytorch.ir.errors import OpError
 from tinytorch.ir.ops.packed import pack, pack_groups, unpacked
 
+from .find_layers import FoundLayer, canonical, find_layers
 from .fold_constants import frozen
-from .quantize_find import FoundLayer, canonical, evaluate_known, find_layers
+from .known import evaluate_known
 from .rewrite import By, Edit, Table, rewrite
 
 
@@ -94,9 +95,7 @@ class QuantizeWeights:
         sites = self._sites(graph)
         if sites is None:
             raise OpError(f"{graph.name} has no linear layer, and no product with a known weight, that could be packed")
-        made: dict[int, tuple[Any, ...]] = {}
-        rule = By("x Wᵀ = packed_linear(x, W)", (ops.linear, ops.matmul, ops.take),
-                  partial(_written, sites=sites, made=made))
+        rule = By("x Wᵀ = packed_linear(x, W)", (ops.linear, ops.matmul, ops.take), partial(_written, sites=sites))
         return rewrite(graph, Table((rule,)))
 
     def _sites(self, graph: Graph) -> dict[Value, tuple[str, PackedWeight]] | None:
@@ -141,15 +140,11 @@ def _is_embedding(graph: Graph, node: Node) -> bool:
     return node.attrs["axis"] == 0 and len(node.inputs[0].shape) == 2 and node.inputs[0].dtype.name == "f32"
 
 
-def _written(node: Node, edit: Edit, sites: dict[Value, tuple[str, PackedWeight]],
-             made: dict[int, tuple[Any, ...]]) -> Any:
+def _written(node: Node, edit: Edit, sites: dict[Value, tuple[str, PackedWeight]]) -> Any:
     if node.output not in sites:
         return None
     key, packed = sites[node.output]
-    if id(packed) not in made:
-        made[id(packed)] = tuple(edit.input(f"{key}_{name}", TensorType.of(array), array)
-                                 for name, array in packed.arrays.items())
-    operands = made[id(packed)]
+    operands = [edit.array(f"{key}_{name}", array) for name, array in packed.arrays.items()]
     if node.op is ops.take:
         return ops.packed_rows(Operand(node.inputs[1]), *operands, **packed.attrs, depth=packed.values.shape[1])
     x, _, *bias = map(Operand, node.inputs)

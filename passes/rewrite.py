@@ -61,8 +61,7 @@ Pattern = Hole | Number | Apply
 
 def trace_pattern(function: Callable[..., Any]) -> Apply:
     """The pattern that `function` computes of its parameters."""
-    build = Builder()
-    build.sources = False
+    build = Builder(sources=False)
     holes = [build.input(name, TensorType(bool_ if name == "c" else f32, ()))
              for name in inspect.signature(function).parameters]
     with build:
@@ -178,6 +177,7 @@ class Edit(Builder):
         self.producer: dict[Value, Node] = {}  # of what has been written so far
         self.scalars: dict[Value, float] = {}  # values all of whose elements are this number
         self.changed = False
+        self._arrays: dict[int, tuple[np.ndarray, Any]] = {}
         self.uses: dict[Value, int] = dict.fromkeys(graph.outputs, 1)
         for node in graph.nodes:
             for value in node.inputs:
@@ -191,6 +191,18 @@ class Edit(Builder):
         """The node that made `value`, if its op is one of these."""
         node = self.producer.get(value)
         return node if node is not None and node.op in ops else None
+
+    def array(self, name: str, array: np.ndarray) -> Any:
+        """An array as a bound input, the same one each time."""
+        if id(array) not in self._arrays:
+            self._arrays[id(array)] = array, self.input(name, TensorType.of(array), bound=array)
+        return self._arrays[id(array)][1]
+
+    def written(self, graph: Graph, same: Mapping[Value, Value]) -> Graph:
+        """`graph` as it has been written anew; `same` has what stands for values that were replaced."""
+        return RemoveDead()(graph.with_(inputs=(*graph.inputs, *self.inputs), nodes=tuple(self.nodes),
+                                        outputs=tuple(same.get(v, v) for v in graph.outputs),
+                                        bound={**graph.bound, **self.bound}))
 
     def process(self, op: Op, operands: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
         values = self.emit(op, tuple(o.payload if isinstance(o.payload, Value) else self.lift(o) for o in operands),
@@ -255,8 +267,4 @@ def rewrite(graph: Graph, table: Table) -> Graph:
             values = edit.write(node)
             if values is not node.outputs:
                 same.update(zip(node.outputs, values, strict=True))
-    if not edit.changed:
-        return graph
-    outputs = tuple(same.get(v, v) for v in graph.outputs)
-    inputs, bound = (*graph.inputs, *edit.inputs), {**graph.bound, **edit.bound}
-    return RemoveDead()(graph.with_(inputs=inputs, nodes=tuple(edit.nodes), outputs=outputs, bound=bound))
+    return edit.written(graph, same) if edit.changed else graph

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.ir import Builder, Graph, Kind, Node, Op, Operand, Value, ops
+from tinytorch.ir import Builder, Graph, Kind, Node, Op, Operand, Value, as_tuple, ops
 from tinytorch.ir.errors import PassError, TinyTorchError
 
 from .fold_constants import frozen
@@ -144,11 +144,10 @@ class Flow:
         """Whether the op takes fewer rows too, with the same attributes, and gives what it should."""
         types = [replace(v.type, shape=self.shape(v, 1)) if v in self.facts else v.type for v in node.inputs]
         try:
-            found = node.op.infer(*types, **node.attrs)
+            found = as_tuple(node.op.infer(*types, **node.attrs))
         except TinyTorchError:
             return False
-        given = found if isinstance(found, tuple) else (found,)
-        return [t.shape for t in given] == [self.shape(v, 1) for v in results]
+        return [t.shape for t in found] == [self.shape(v, 1) for v in results]
 
     def shape(self, value: Value, count: int) -> tuple[int, ...]:
         """The shape of a value of `count` rows a sequence."""
@@ -252,8 +251,7 @@ class Flow:
         if value not in self.arrays:
             node = self.producer[value]
             with np.errstate(all="ignore"):
-                results = node.op.eval(*map(self.numbers, node.inputs), **node.attrs)
-            results = results if isinstance(results, tuple) else (results,)
+                results = as_tuple(node.op.eval(*map(self.numbers, node.inputs), **node.attrs))
             self.arrays |= {v: np.asarray(array) for v, array in zip(node.outputs, results, strict=True)}
         return self.arrays[value]
 
@@ -318,10 +316,8 @@ def opened(node: Node) -> Iterable[Node]:
 def _expansion(node: Node) -> tuple[list[Node], list[Value], Mapping[Value, np.ndarray]]:
     """The pieces of a composite, in the user's line, its results, and the arrays that the pieces bind."""
     assert node.op.expand is not None
-    build = Builder()
-    build.sources = False
+    build = Builder(sources=False)
     with build:
-        found = node.op.expand(*map(Operand, node.inputs), **node.attrs)
-        handles: Iterable[Any] = found if isinstance(found, tuple) else (found,)
+        handles = as_tuple(node.op.expand(*map(Operand, node.inputs), **node.attrs))
         values = [h.payload if isinstance(h.payload, Value) else build.lift(h) for h in handles]
     return [replace(piece, source=node.source) for piece in build.nodes], values, build.bound

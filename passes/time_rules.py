@@ -71,7 +71,7 @@ def follow(graph: Graph, merge: bool = True) -> Flow:
 
 
 def check_numbers(one: Flow, other: Flow) -> None:
-    """Of one decoder at two lengths: that both do the same, with the same numbers.
+    """Of one decoder at two lengths, the first the smaller: that both do the same, with the same numbers.
 
     Raises:
         PassError: a number follows from the length, as in `x.sum(1) / time`; then no cache gives what a shorter
@@ -82,17 +82,31 @@ def check_numbers(one: Flow, other: Flow) -> None:
         if a is None or b is None or a.op is not b.op:
             raise one.refusal(a or b, f"at {one.capacity} tokens the model does something else than at "
                               f"{other.capacity}")
-        if a.op is ops.constant and a.attrs["shape"] == b.attrs["shape"] and a.attrs["value"] != b.attrs["value"]:
+        if a.op is ops.constant and a.attrs["value"] != b.attrs["value"]:
             user = next((node for node in nodes if a.output in node.inputs), a)
             raise one.refusal(user, f"a number follows from the length: {a.attrs['value']} at {one.capacity} tokens, "
                               f"{b.attrs['value']} at {other.capacity}; expected none but positions to count")
+        known = [v not in one.facts and (v in one.producer or v in one.graph.bound) for v in a.inputs]
+        for value, longer, is_known in zip(a.inputs, b.inputs, known, strict=True):
+            if is_known and not all(known) and value.shape != longer.shape:
+                _check_table(one, a, one.numbers(value), other.numbers(longer))
+
+
+def _check_table(flow: Flow, node: Node, table: np.ndarray, longer: np.ndarray) -> None:
+    """That the table for more tokens begins with the same numbers, but for rounding."""
+    first = longer[tuple(np.s_[:n] for n in table.shape)]
+    if first.shape != table.shape or not np.allclose(*(x.astype(np.float64) for x in (first, table)), 1e-4, 1e-6, True):
+        raise flow.refusal(node, f"numbers of a table {list(table.shape)} follow from the length: that of "
+                           f"{list(longer.shape)} does not begin with the same; expected one that is read by position")
 
 
 def _numbered(flow: Flow) -> Iterable[Node]:
-    """The nodes; of ops over keys, whose number is the capacity, all pieces."""
+    """The nodes, without literal arrays, which are nodes only while they are short; of ops over keys, whose number is
+    the capacity, all pieces."""
     for node in flow.nodes:
         over_keys = any(KEYS in labels(flow.facts[v].lay) for v in node.inputs if v in flow.facts)
-        yield from opened(node) if over_keys else (node,)
+        pieces = opened(node) if over_keys else (node,)
+        yield from (piece for piece in pieces if piece.op is not ops.constant or piece.attrs["shape"] == ())
 
 
 # -- element by element ------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinytorch.ir import Builder, Graph, Node, TensorType, bind
+from tinytorch.ir import Builder, Graph, Node, TensorType, as_tuple, bind
+from tinytorch.ir.cost import expansion
 from tinytorch.ir.errors import OpError
 from tinytorch.ir.ops.define import lift
 from tinytorch.ir.ops.leading import spread
@@ -44,8 +45,7 @@ class Vmap:
         if graph.donated:
             raise OpError(f"vmap of {graph.name}: it overwrites tensors, which samples would do at the same time; "
                           "return new values instead")
-        build = Builder(f"{graph.name}_mapped")
-        build.sources = False
+        build = Builder(f"{graph.name}_mapped", sources=False)
         inputs = [build.input(graph.names[v], TensorType(v.dtype, (self.size, *v.shape)) if m else v.type,
                               graph.bound.get(v)) for v, m in zip(graph.inputs, self.mapped, strict=True)]
         with build:
@@ -61,7 +61,7 @@ def push(graph: Graph, operands: Sequence[Any], mapped: Sequence[bool], size: in
     for node in graph.nodes:
         given, flags = [values[v] for v in node.inputs], [reached[v] for v in node.inputs]
         result = _push_node(node, given, flags, size) if any(flags) else bind(node.op, *given, **node.attrs)
-        values |= zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True)
+        values |= zip(node.outputs, as_tuple(result), strict=True)
         reached |= dict.fromkeys(node.outputs, any(flags))
     return [values[v] for v in graph.outputs], [reached[v] for v in graph.outputs]
 
@@ -76,17 +76,11 @@ def _push_node(node: Node, operands: Sequence[Any], mapped: Sequence[bool], size
     if op.expand is None:
         raise OpError(f"vmap: {op.name} ({op.doc}) cannot be mapped over its operands; compute it outside, and give "
                       "vmap the results")
-    inside = Builder(op.name)
-    inside.sources = False
-    inputs = [inside.input("x", TensorType(x.dtype, x.shape[1:] if m else x.shape))
-              for x, m in zip(operands, mapped, strict=True)]
-    with inside:
-        pieces = op.expand(*inputs, **attrs)
-    opened = inside.finish(pieces if isinstance(pieces, tuple) else (pieces,))
+    opened = expansion(op, tuple(v.type for v in node.inputs), attrs)
     arrays = [lift(opened.bound[v]) for v in opened.inputs[len(operands):]]  # that the expansion brings along
     results, reached = push(opened, [*operands, *arrays], [*mapped, *(False for _ in arrays)], size)
     whole = _spread_all(results, reached, size)
-    return whole if isinstance(pieces, tuple) else whole[0]
+    return whole if len(whole) > 1 else whole[0]
 
 
 def _spread_all(results: Sequence[Any], reached: Sequence[bool], size: int) -> tuple[Any, ...]:

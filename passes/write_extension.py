@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tinytorch.ir import Builder, DType, Graph, Kind, Node, Operand, Value, bind, f32, i8, i64, ops
+from tinytorch.ir import Builder, DType, Graph, Kind, Node, Operand, Value, as_tuple, bind, f32, i8, i64, ops
 
 from .time_axis import (
     BATCH,
@@ -42,8 +42,7 @@ class Extension:
     def __init__(self, flow: Flow, steps: int, last: bool, prefill: bool, cache_dtype: DType,
                  window: int | None = None) -> None:
         self.flow, self.steps, self.prefill, self.cache_dtype, self.window = flow, steps, prefill, cache_dtype, window
-        self.build = Builder(f"{flow.graph.name}_extend")
-        self.build.sources = False
+        self.build = Builder(f"{flow.graph.name}_extend", sources=False)
         tokens = flow.graph.free[0]
         self.batch, self.capacity = tokens.shape
         self.whole = _needed_whole(flow) if last and steps > 1 else None
@@ -83,7 +82,7 @@ class Extension:
         else:
             operands = [self._operand(node, number, count) for number in range(len(node.inputs))]
             result = bind(node.op, *operands, **self._attrs(node, count))
-        results = result if isinstance(result, tuple) else (result,)
+        results = as_tuple(result)
         if node.output in self.flow.guarded:
             results = (self._guarded(results[0], node.output, count),)
         for value, handle in zip(node.outputs, results, strict=False):

@@ -6,6 +6,11 @@ import sys
 
 import pytest
 
+# What other processors have: half of the lanes, and none but the oldest instructions.
+OTHER_ISAS = ["avx2", pytest.param("generic", marks=pytest.mark.slow)]
+OTHER_SETTINGS = [{}, {"TINYTORCH_ISA": "avx2"}, pytest.param({"TINYTORCH_ISA": "generic"}, marks=pytest.mark.slow),
+                  {"NUMBA_DISABLE_JIT": "1"}]
+
 
 def run_again(file: str, settings: dict[str, str], *arguments: str) -> None:
     """`python file *arguments` with these environment variables must end well; skips what this processor cannot run."""

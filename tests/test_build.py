@@ -282,7 +282,8 @@ def test_warm_process_does_not_import_numba() -> None:
     assert ran.stdout == "2\n", ran.stderr
 
 
-@pytest.mark.parametrize(("isa", "absent", "present"), [("avx2", "zmm", "ymm"), ("generic", "[yz]mm", "xmm")])
+@pytest.mark.parametrize(("isa", "absent", "present"), [
+    ("avx2", "zmm", "ymm"), pytest.param("generic", "[yz]mm", "xmm", marks=pytest.mark.slow)])
 @pytest.mark.skipif(not build.has("avx2"), reason="this processor has no AVX2")
 def test_instruction_set_is_obeyed(isa: str, absent: str, present: str) -> None:
     code = program([2, 3]) + """

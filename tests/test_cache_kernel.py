@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from again import run_again
+from again import OTHER_SETTINGS, run_again
 from test_attention_kernel import compiled, fenced, launches
 
 from tinytorch.ir import Builder, Graph, TensorType, ops
@@ -163,8 +163,7 @@ def test_rows_are_read_where_they_lie() -> None:
     assert np.count_nonzero(new) == 2 * 4 * 8
 
 
-@pytest.mark.parametrize("settings", [
-    {}, {"TINYTORCH_ISA": "avx2"}, {"TINYTORCH_ISA": "generic"}, {"NUMBA_DISABLE_JIT": "1"}], ids=str)
+@pytest.mark.parametrize("settings", OTHER_SETTINGS, ids=str)
 def test_instruction_sets_and_fenced_memory(settings: dict[str, str]) -> None:
     run_again(__file__, settings)
 

@@ -165,7 +165,8 @@ def test_the_same_tensor_twice() -> None:
     agree(lambda a, b: a @ b + a * b, x, x, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["f16", "bf16", "f64"])
+@pytest.mark.parametrize("dtype", [
+    "f16", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bf16", "f64"))])
 def test_models_of_other_floats(dtype: str) -> None:
     w, b = (tt.tensor(numbers(*s)).to(dtype) for s in ((8, 5), (8,)))
     tolerance = {"f16": 4e-3, "bf16": 3e-2, "f64": 1e-12}[dtype]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from again import run_again
+from again import OTHER_ISAS, run_again
 
 import tinytorch as tt
 from tinytorch.ir import ops
@@ -79,7 +79,7 @@ def test_values() -> None:
     check_values()
 
 
-@pytest.mark.parametrize("isa", ["avx2", "generic"])
+@pytest.mark.parametrize("isa", OTHER_ISAS)
 def test_instruction_sets(isa: str) -> None:
     run_again(__file__, {"TINYTORCH_ISA": isa})
 
@@ -143,23 +143,30 @@ def test_error_is_no_greater_than_torchs(peer: Any) -> None:
             assert error <= 1.1 * bound
 
 
-def test_layout_copies_nothing_inside_a_network() -> None:
+def test_layout_copies_nothing_inside_a_network_and_a_step_is_that_of_eager() -> None:
     """Transposes stand at the borders alone: pictures are read as they come, the gradient of features is turned."""
-    model = tt.nn.Sequential(
-        tt.nn.Conv2d(3, 16, 3, padding=1), tt.nn.BatchNorm2d(16), tt.nn.ReLU(), tt.nn.MaxPool2d(2),
-        tt.nn.Conv2d(16, 16, 3, stride=2, padding=1), tt.nn.ReLU(), tt.nn.AvgPool2d(2), tt.nn.Flatten(),
-        tt.nn.Linear(64, 10))
-    optimiser = tt.optim.SGD(model.parameters(), lr=0.1)
+    def stepping() -> tuple[Any, Any]:
+        tt.manual_seed(1)
+        model = tt.nn.Sequential(
+            tt.nn.Conv2d(3, 16, 3, padding=1), tt.nn.BatchNorm2d(16), tt.nn.ReLU(), tt.nn.MaxPool2d(2),
+            tt.nn.Conv2d(16, 16, 3, stride=2, padding=1), tt.nn.ReLU(), tt.nn.AvgPool2d(2), tt.nn.Flatten(),
+            tt.nn.Linear(64, 10))
+        optimiser = tt.optim.SGD(model.parameters(), lr=0.1)
 
-    def step(x: Any, y: Any) -> Any:
-        optimiser.zero_grad()
-        loss = tt.nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimiser.step()
-        return loss
+        def step(x: Any, y: Any) -> Any:
+            optimiser.zero_grad()
+            loss = tt.nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimiser.step()
+            return loss
 
-    fast = tt.compile(step)
-    fast(tt.tensor(random(4, 3, 16, 16)), tt.tensor(np.arange(4)))
+        return model, step
+
+    (model, step), (twin, its_step) = stepping(), stepping()
+    fast, batch = tt.compile(step), (tt.tensor(random(4, 3, 16, 16)), tt.tensor(np.arange(4)))
+    np.testing.assert_allclose(fast(*batch).item(), its_step(*batch).item(), rtol=1e-5)
+    for name, value in twin.state_dict().items():
+        np.testing.assert_allclose(model.state_dict()[name].numpy(), value.numpy(), rtol=1e-4, atol=1e-5, err_msg=name)
     copies = [node for node in fast.graph.nodes if node.op is ops.detach]
     assert [node.output.shape for node in copies if node.output.shape[0] == 4] == [(4, 2, 2, 16)]
 

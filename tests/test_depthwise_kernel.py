@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from again import run_again
+from again import OTHER_ISAS, run_again
 
 import tinytorch as tt
 from tinytorch.ir import Node, TensorType, Value, ops
@@ -160,7 +160,7 @@ def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
             assert a.numpy().tobytes() == b.numpy().tobytes()
 
 
-@pytest.mark.parametrize("isa", ["avx2", "generic"])
+@pytest.mark.parametrize("isa", OTHER_ISAS)
 def test_instruction_sets(isa: str) -> None:
     run_again(__file__, {"TINYTORCH_ISA": isa})
 

@@ -137,6 +137,7 @@ def test_readers_outside_cost_no_kernel(function: Any, types: list[TensorType], 
     assert kernels(fused(function, *types)) == expected
 
 
+@pytest.mark.slow  # two training steps are compiled
 def test_kernels_of_a_training_step_of_a_transformer() -> None:
     """What one more block costs: 4 products and attention, with their gradients, 2 norms, and updates of 12 parameters,
     most of which happen where the gradient is made."""

@@ -220,7 +220,8 @@ def test_public_names_have_docstrings(package: str) -> None:
 
 
 LIBRARY = ["tinytorch", *(f"tinytorch.{room}" for room in (
-    "nn", "nn.functional", "nn.init", "optim", "data", "data.transforms", "text", "train", "zoo"))]  # fmt: skip
+    "nn", "nn.functional", "nn.init", "optim", "data", "data.transforms", "text", "train", "quant", "prune", "generate",
+    "zoo"))]  # fmt: skip
 
 
 @pytest.mark.parametrize("package", LIBRARY)

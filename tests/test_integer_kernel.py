@@ -15,7 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from again import run_again
+from again import OTHER_ISAS, run_again
 from grouped import grouped_matrix, grouped_windows
 from test_matmul_kernel import fenced
 
@@ -217,7 +217,7 @@ def test_what_has_no_kernel_is_opened() -> None:
     check(tt.compile(lambda x, w: op(x, w, **attrs))(*map(tt.tensor, arrays)).numpy(), *call)
 
 
-@pytest.mark.parametrize("isa", ["avx2", "generic"])
+@pytest.mark.parametrize("isa", OTHER_ISAS)
 def test_instruction_sets(isa: str) -> None:
     run_again(__file__, {"TINYTORCH_ISA": isa})
 

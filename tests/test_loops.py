@@ -87,7 +87,8 @@ def test_points_with_strides(x: Array, y: Array, most: int) -> None:
     assert loops(launch) <= most
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int64])
+@pytest.mark.parametrize("dtype", [
+    np.float32, np.int64, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (np.float64, np.int32))])
 @pytest.mark.parametrize(("shape", "axes"), [
     ((64, 64), (1, 0)), ((70, 65), (1, 0)), ((9, 257), (1, 0)), ((3, 40, 70), (0, 2, 1)), ((9, 40, 70), (2, 1, 0)),
     ((2, 8, 9, 130), (0, 3, 1, 2)), ((2, 20, 9, 10), (3, 1, 0, 2)),

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from again import run_again
+from again import OTHER_ISAS, run_again
 
 from tinytorch.runtime import pool
 from tinytorch.runtime.build import compile_kernels
@@ -190,7 +190,8 @@ def test_two_threads_get_equal_shares() -> None:
     assert plan_matmul(8, 8, 8, lda=8, ldb=8, threads=2).chunks == 1
 
 
-@pytest.mark.parametrize("element", ["f64", "i64", "i32", "i8", "f16"])
+@pytest.mark.parametrize("element", [
+    "f64", "i8", *(pytest.param(element, marks=pytest.mark.slow) for element in ("i64", "i32", "f16"))])
 def test_other_elements(element: str) -> None:
     dtype = np.dtype({"f": "float", "i": "int"}[element[0]] + element[1:]).type
     shapes = [(1, 7, 33), (40, 33, 70)] if element == "f64" else [(1, 7, 33), (9, 30, 20), (40, 33, 70), (30, 40, 1)]
@@ -218,7 +219,7 @@ def test_fenced_memory() -> None:
     run_again(__file__, {})
 
 
-@pytest.mark.parametrize("isa", ["avx2", "generic"])
+@pytest.mark.parametrize("isa", OTHER_ISAS)
 def test_instruction_sets(isa: str) -> None:
     run_again(__file__, {"TINYTORCH_ISA": isa})
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from again import run_again
+from again import OTHER_SETTINGS, run_again
 
 import tinytorch as tt
 from tinytorch.ir import ops
@@ -12,7 +12,6 @@ from tinytorch.tensor import as_tensor
 
 DTYPES = [np.float32, np.float64, np.float16, np.int64, np.int8, np.bool_]
 SHAPES = [(5, 3), (70, 65), (5000,), (2, 9000), (3, 5, 200), (3, 70, 33), (2, 1, 3)]
-KINDS = ([], ["TINYTORCH_ISA=avx2"], ["TINYTORCH_ISA=generic"], ["NUMBA_DISABLE_JIT=1"])
 
 
 def numbers(shape: Any, dtype: Any, seed: int = 0) -> np.ndarray:
@@ -163,9 +162,9 @@ def check_all() -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("kind", KINDS[1:], ids=lambda kind: kind[0])
-def test_other_instruction_sets(kind: list[str]) -> None:
-    run_again(__file__, dict(setting.split("=") for setting in kind))
+@pytest.mark.parametrize("settings", OTHER_SETTINGS[1:], ids=str)
+def test_other_instruction_sets(settings: dict[str, str]) -> None:
+    run_again(__file__, settings)
 
 
 if __name__ == "__main__":

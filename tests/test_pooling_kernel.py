@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from again import run_again
+from again import OTHER_ISAS, run_again
 from samples import max_unpooled, pooled_loop, sum_unpooled
 from test_matmul_kernel import fenced
 
@@ -173,7 +173,7 @@ def test_pooling_between_channels_last_ops_copies_nothing() -> None:
     assert not {ops.detach, ops.pad, ops.fold} & {*found} and len(found) <= 8, found
 
 
-@pytest.mark.parametrize("isa", ["avx2", "generic"])
+@pytest.mark.parametrize("isa", OTHER_ISAS)
 def test_instruction_sets(isa: str) -> None:
     run_again(__file__, {"TINYTORCH_ISA": isa})
 

@@ -51,7 +51,7 @@ def check(graph: Graph, *ways: tuple[str, int, bool]) -> None:
 # -- meaning -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(graph=graphs(max_nodes=8))
 def test_random_graphs(graph: Graph) -> None:
     check(graph, ("train", 1, True), ("train", 2, False))
@@ -240,7 +240,8 @@ def elsewhere(**settings_: str) -> str:
     return run.stdout.strip()
 
 
-@pytest.mark.parametrize(("isa", "bits"), [("avx2", 256), ("generic", 128)])
+@pytest.mark.parametrize(("isa", "bits"), [
+    ("avx2", 256), pytest.param("generic", 128, marks=pytest.mark.slow)])
 def test_other_instruction_sets(isa: str, bits: int) -> None:
     from tinytorch.runtime import build
 

@@ -141,7 +141,7 @@ def same_bits(graph: Graph, threads: tuple[int, ...]) -> None:
                 assert [r.tobytes() for r in run(arguments(made, given_))] == wanted, f"{count} threads"
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(graph=graphs(max_nodes=12))
 def test_random_graphs(graph: Graph) -> None:
     same_bits(graph, (1, 2, 64))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from again import run_again
+from again import OTHER_ISAS, run_again
 
 import tinytorch as tt
 from tinytorch import passes
@@ -50,7 +50,7 @@ def test_values() -> None:
     check_values(FORMS)
 
 
-@pytest.mark.parametrize("isa", ["avx2", "generic"])
+@pytest.mark.parametrize("isa", OTHER_ISAS)
 def test_instruction_sets(isa: str) -> None:
     run_again(__file__, {"TINYTORCH_ISA": isa})
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.ir import Builder, Kind, Recorder, ops
+from tinytorch.ir import Builder, Kind, Recorder
 from tinytorch.passes import PIPELINES, Pipeline, plan_memory
-from tinytorch.passes.autodiff import inline, reverse
+from tinytorch.passes.autodiff import inline, reverse, zeros_like
 
 from .tensor import Tensor, as_tensor, grad_mode
 
@@ -48,15 +48,12 @@ class CompiledCall:
         from tinytorch.runtime.program import Program
 
         graph = self.entry.traced.graph
-        build = Builder(f"{graph.name}_backward")
-        build.sources = False
+        build = Builder(f"{graph.name}_backward", sources=False)
         inputs = [build.input(graph.names[v], v.type) for v in graph.inputs]
         seed = build.input("cotangent", graph.outputs[self.position].type)
         with build:
             found = _gradients(graph, self.position, inputs, seed, wanted)
-            zeros = {i: ops.broadcast_to(ops.constant(0.0, inputs[i].dtype), inputs[i].shape)
-                     for i in wanted if found[i] is None}
-            grads = [zeros.get(i, found[i]) for i in wanted]
+            grads = [zeros_like(inputs[i]) if found[i] is None else found[i] for i in wanted]
         lowered = Pipeline(*PIPELINES["train"])(build.finish(grads))
         return Program(lowered, plan_memory(lowered)), [lowered.bound[v] for v in lowered.inputs if v in lowered.bound]
 

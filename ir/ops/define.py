@@ -168,8 +168,7 @@ def composite(name: str, expand: Callable[..., Any], prepare: Callable[..., Any]
 
     @lru_cache(maxsize=512)
     def infer_cached(types: tuple[TensorType, ...], attrs: tuple[tuple[str, Any], ...]) -> Any:
-        build = Builder()
-        build.sources = False
+        build = Builder(sources=False)
         with build:
             result = expand(*(build.input("x", t) for t in types), **dict(attrs))
         return tuple(r.type for r in result) if isinstance(result, tuple) else result.type

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import OpError, ShapeError
 from ..graph import Graph, evaluate
 from ..interp import Builder
-from ..op import Kind, Op
+from ..op import Kind, Op, as_tuple
 from ..types import TensorType
 from .define import Prepared, attributes, lift
 
@@ -32,7 +32,7 @@ def _traced(function: Callable[..., Any], operands: tuple[Any, ...]) -> Graph:
     build = Builder(function.__name__)
     with build:
         result = function(*map(build.input, inspect.signature(function).parameters, (o.type for o in operands)))
-    return build.finish(result if isinstance(result, tuple) else (result,))
+    return build.finish(as_tuple(result))
 
 
 def _infer(*types: TensorType, body: Graph, style: str) -> tuple[TensorType, ...]:

@@ -12,7 +12,7 @@ import builtins
 from collections.abc import Sequence
 from typing import Any
 
-from ..op import Op, bind, registry
+from ..op import Op, as_tuple, bind, registry
 
 Mapped = Sequence[bool]
 
@@ -60,8 +60,7 @@ def merged(op: Op, size: int, mapped: Mapped, /, *operands: Any, **attrs: Any) -
     whole = [y if y.shape[1] == batch else registry["broadcast_to"](y, (size, batch, *y.shape[2:])) for y in whole]
     flat = [reshape(y, (size * batch, *y.shape[2:])) for y in whole]
     found = bind(op, *flat, **attrs)
-    results = [reshape(y, (size, y.shape[0] // size, *y.shape[1:]))
-               for y in (found if isinstance(found, tuple) else (found,))]
+    results = [reshape(y, (size, y.shape[0] // size, *y.shape[1:])) for y in as_tuple(found)]
     return tuple(results) if isinstance(found, tuple) else results[0]
 
 

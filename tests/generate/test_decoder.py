@@ -9,6 +9,7 @@ import tinytorch as tt
 from tinytorch import nn
 from tinytorch.generate.decoder import Decoder
 from tinytorch.ir.errors import OpError, PassError, ShapeError
+from tinytorch.passes import InsertKVCache
 
 CAPACITY, VOCABULARY = 32, 11
 TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, (2, CAPACITY))
@@ -128,6 +129,21 @@ def test_numbers_that_follow_from_the_length_are_refused() -> None:
     for function, op in ((scaled, "mul"), (averaged, "div")):
         with pytest.raises(PassError, match=f"{op}.*a number follows from the length.*at 4 tokens"):
             Decoder(function, 2, 8)
+    for make in (lambda time: np.linspace(0, 1, time), lambda time: np.arange(time)[::-1].copy()):
+        with pytest.raises(PassError, match="numbers of a table.*follow from the length"):
+            Decoder(lambda tokens: nn.functional.embedding(tokens, table) + tt.tensor(
+                make(tokens.shape[1]).astype(np.float32))[:, None], 2, 8)  # noqa: B023
+
+
+def test_masks_may_be_made_of_the_length() -> None:
+    table = tt.tensor(np.eye(VOCABULARY, dtype=np.float32))
+
+    def masked(tokens: tt.Tensor) -> tt.Tensor:
+        x, time = nn.functional.embedding(tokens, table), tokens.shape[1]
+        return tt.softmax(tt.where(tt.tensor(np.tri(time) > 0), x @ x.transpose(1, 2), -1e9), -1) @ x
+
+    graphs = [tt.trace(masked, tt.tensor(np.zeros((2, time), np.int64))) for time in (8, 4, 5)]
+    assert InsertKVCache.follow(*graphs).cached
 
 
 def test_a_token_outside_the_vocabulary_leaves_caches_as_they_were(decoder: Decoder) -> None:

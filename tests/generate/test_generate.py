@@ -129,6 +129,21 @@ def test_calls_share_their_decoder_and_see_new_weights() -> None:
     assert generate(model, [1], 6, temperature=0).tokens[0].max() < 7  # another model now
 
 
+def test_calls_see_new_settings() -> None:
+    class Signed(nn.Module):
+        def __init__(self) -> None:
+            self.table, self.sign = nn.Embedding(5, 5), 1.0
+
+        def forward(self, tokens: tt.Tensor) -> Any:
+            return self.table(tokens) * self.sign
+
+    model = Signed()
+    weight, found = model.table.weight.numpy()[3], []
+    for model.sign in (1.0, -1.0):
+        found.append(generate(model, [3], 1, temperature=0).tokens[0][0])
+    assert found == [weight.argmax(), weight.argmin()]
+
+
 def test_a_window_sees_the_latest_tokens_only(gpt: nn.GPT) -> None:
     one = nn.GPT(nn.GPTConfig(vocab_size=11, block_size=32, n_layer=1, n_head=2, n_embd=16)).eval()
     near, far = (generate(one, [[start, 3, 4, 5]], 1, temperature=0, window=2, logprobs=True) for start in (1, 9))
@@ -164,6 +179,8 @@ class Bidirectional(nn.Module):
     ([1], {"beams": 2}, OpError, "beams are searched, not drawn"),
     ([1], {"beams": 2, "temperature": 0, "stream": print}, OpError, "no stream"),
     ([1], {"beams": 2, "temperature": 0, "num_return": 3}, OpError, "num_return of 1 to beams"),
+    ([1], {"beams": 2, "temperature": 0, "stop": "a", "tokenizer": text.CharTokenizer.train("abcd")}, OpError,
+     "beams end at tokens"),
     ([1], {"draft": make_gpt(7)}, OpError, "its vocabulary is 7 tokens, the model's 11"),
     ([1], {"cache_dtype": "i4"}, PassError, "cache_dtype"),
 ], ids=lambda value: str(value)[:40])

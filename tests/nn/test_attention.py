@@ -88,9 +88,11 @@ def test_traced_is_eager(case: str) -> None:
     near(traced(*arrays), F.scaled_dot_product_attention(*inputs, **options))
 
 
-def test_compiled_is_eager() -> None:
-    names = ("causal, more keys", "numbers to add for each head", "grouped and causal", "grouped, mask of heads")
-    cases = [CASES[name] for name in names]  # few: kernels take time to make
+@pytest.mark.parametrize("names", [
+    ["numbers to add for each head", "grouped and causal"],  # few: kernels take time to make
+    pytest.param(["causal, more keys", "grouped, mask of heads"], marks=pytest.mark.slow)], ids=" and ".join)
+def test_compiled_is_eager(names: list[str]) -> None:
+    cases = [CASES[name] for name in names]
     inputs = [[tt.tensor(a) for a in arrays] for arrays, _ in cases]
 
     def all_of_them(inputs: Any) -> Any:
@@ -240,8 +242,11 @@ def test_the_module_is_pytorchs(case: str, peer: Peer) -> None:
     check_module(called(make, call), inputs, torch, same_repr=False, compiled=False, tolerance=1e-4)
 
 
-def test_the_module_compiled_is_eager() -> None:
-    cases = [MODULES[name] for name in ("self, no weights", "mask of heads and padding", "more keys")]
+@pytest.mark.parametrize("names", [
+    ["mask of heads and padding"], pytest.param(["self, no weights", "more keys"], marks=pytest.mark.slow)],
+    ids=" and ".join)
+def test_the_module_compiled_is_eager(names: list[str]) -> None:
+    cases = [MODULES[name] for name in names]
     inputs = [[tt.tensor(x) for x in arrays] for _, _, arrays in cases]
     group = nn.ModuleList(called(make, call)(nn) for make, call, _ in cases)
 

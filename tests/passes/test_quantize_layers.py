@@ -11,7 +11,7 @@ import tinytorch as tt
 from tinytorch.ir import Graph, f32, ops
 from tinytorch.ir.errors import OpError, ShapeError
 from tinytorch.passes import Pipeline
-from tinytorch.passes.quantize_find import canonical, find_layers
+from tinytorch.passes.find_layers import canonical, find_layers
 from tinytorch.passes.quantize_layers import Grid, IntegerLayer, QuantizeLayers
 from tinytorch.passes.quantize_moves import MoveGrids
 from tinytorch.passes.quantize_simulate import SimulateLayers

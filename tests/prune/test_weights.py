@@ -70,7 +70,7 @@ def test_blocks_and_patterns(structure: str, block: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("options", "match"), [
     ({"layers": ["2"]}, r"layers=\['2'\]\): expected layers with weights of two axes or more: 0, 1, 2, 3"),
     ({"layers": {"1": 0.5}}, "layers as a list of names"),
-    ({"structure": "3:2"}, "expected some of so many"),
+    ({"structure": "3:2"}, "expected N:M"),
     ({"structure": "2:4", "layers": ["1"]}, "1.weight has 6 inputs, which do not divide by 4"),
     ({"amount": 1.0}, "nothing of 1.weight would be left"),
     ({"amount": 0.0}, "expected 0 < amount < 1"),

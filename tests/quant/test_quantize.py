@@ -1,5 +1,6 @@
 """tt.quantize: methods, choices, refusals, files; and that the gate on accuracy is one that fails."""
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -171,6 +172,12 @@ def test_observers() -> None:
         watch = OBSERVERS[name]()
         watch.look(np.append(x, np.float32(100)))
         assert watch.range()[1] < 30, name
+    few = np.append(np.zeros(200), np.linspace(1, 49, 80)).astype(np.float32)  # as after relu
+    for sign, name in itertools.product((1, -1), OBSERVERS):
+        for y in (few, np.full(10, 0.0668), np.array([0, 1e-42])):
+            watch = OBSERVERS[name]()
+            watch.look((sign * y).astype(np.float32))
+            assert np.abs(watch.range()).max() > 0.6 * y.max(), name
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -101,19 +101,19 @@ def test_seed_and_loader_make_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.peers("torch")
-def test_language_models_work_with_the_usual_loss(peer: Callable[[str], ModuleType]) -> None:
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_language_models_work_with_the_usual_loss(compiled: bool, peer: Callable[[str], ModuleType]) -> None:
     torch = peer("torch")
     tokens = np.random.default_rng(0).integers(0, 11, (4, 6))
-    for compiled in (False, True):
-        net = nn.Sequential(nn.Embedding(11, 5), nn.Linear(5, 11))
-        logits = net(tt.tensor(tokens)).numpy()
-        expected = torch.nn.functional.cross_entropy(torch.tensor(logits).flatten(0, 1), torch.tensor(tokens).flatten())
-        run = Trainer(net, optim.SGD(net.parameters(), lr=0.0), nn.CrossEntropyLoss(), metrics=[Accuracy()],
-                      compile=compiled, progress=False)
-        assert run.evaluate([(tokens, tokens)]) == {
-            "loss": pytest.approx(expected.item(), rel=1e-5),
-            "accuracy": pytest.approx((logits.argmax(-1) == tokens).mean())}
-        assert run.fit([(tokens, tokens)], steps=1).history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    net = nn.Sequential(nn.Embedding(11, 5), nn.Linear(5, 11))
+    logits = net(tt.tensor(tokens)).numpy()
+    expected = torch.nn.functional.cross_entropy(torch.tensor(logits).flatten(0, 1), torch.tensor(tokens).flatten())
+    run = Trainer(net, optim.SGD(net.parameters(), lr=0.0), nn.CrossEntropyLoss(), metrics=[Accuracy()],
+                  compile=compiled, progress=False)
+    assert run.evaluate([(tokens, tokens)]) == {
+        "loss": pytest.approx(expected.item(), rel=1e-5),
+        "accuracy": pytest.approx((logits.argmax(-1) == tokens).mean())}
+    assert run.fit([(tokens, tokens)], steps=1).history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("output", "target", "flat"), [

@@ -6,29 +6,39 @@ what is there. All sides give the logits of the same token at the same place, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinytorch import quant
 from tinytorch.autograd import no_grad
 from tinytorch.compile import compile
 from tinytorch.generate import Decoder
+from tinytorch.ir import ops
+from tinytorch.look import units
 from tinytorch.nn.gpt import GPT, GPTConfig
 from tinytorch.nn.llama import Llama, LlamaConfig
 from tinytorch.random import manual_seed
 from tinytorch.tensor import tensor
 
-from . import peers
+from . import in_llama, limits, peers
 from .rows import Row, Settings, Target, against
-from .same import check_same
-from .timing import paired
+from .same import DifferentResults, check_same
+from .timing import interval, paired
 
 SMALL = GPTConfig(vocab_size=65, block_size=512, n_layer=4, n_head=4, n_embd=128, bias=False)  # examples/gpt_2018's
 LARGE = GPTConfig(vocab_size=16384, block_size=512, n_layer=12, n_head=12, n_embd=768, bias=False)  # 98 million
 LLAMA = LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
                     num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=512,
                     tie_word_embeddings=True)  # 135 million
+ALIKE = 0.8  # correlation of logits of random weights, rounded to 4 bits in two ways; another model has none
+ROW = 8  # tokens one after the other in each call, as in a text: a worker that is awake stays so
 Forward = Callable[[Any, int], Any]  # of PyTorch: tokens (1, new) that stand from a position on, to logits
 
 
@@ -40,6 +50,90 @@ def decode(settings: Settings) -> Iterator[Row]:
         yield from _against_torch(name, config, place, target, settings)
     yield from _against_recomputing(settings)
     yield from _late_against_early(settings)
+
+
+def packed(settings: Settings) -> Iterator[Row]:
+    """Tokens from weights of 8 and 4 bits: against our f32, against the bandwidth of memory, against llama.cpp."""
+    yield from _against_f32(settings)
+    yield from _against_llama(settings)
+
+
+def _against_f32(settings: Settings) -> Iterator[Row]:
+    tokens, place = _tokens(LARGE, 65), np.array([64])
+    one = np.ascontiguousarray(tokens[:, -1:])
+    model = _model(LARGE)
+    models = {"f32": model, "int8": quant.quantize(model, method="int8"),
+              "int4": quant.quantize(model, method="int4", group=32)}
+    decoders = {name: Decoder(m, 1, 512, threads=settings.threads) for name, m in models.items()}
+    limit = limits.reading(settings.threads)
+    calls: dict[str, Callable[[], Any]] = {"reading": limit.call}
+    for name, decoder in decoders.items():
+        decoder.extend(tokens[:, :-1], [0], last=True)
+        calls[name] = in_a_row(partial(decoder.extend, one, place))
+    found = paired(calls, 2 * settings.seconds, settings.settle)
+    for name, target in ("int8", 3.0), ("int4", 5.0):
+        ratios = found[name].ratios(found["f32"])
+        yield Row("packed", f"98 M decoder, {name} weights, {settings.with_threads}, against f32",
+                  statistics.median(ratios), Target(target), found[name], {"f32": found["f32"]},
+                  interval=interval(ratios), note=f"{ROW / found[name].median:,.0f} tokens/s")
+    for name, decoder in decoders.items():
+        nbytes = ROW * _weight_bytes(decoder)
+        shares = limit.share(nbytes, found[name], found["reading"])
+        rate, best = nbytes / found[name].median, limit.work / found["reading"].median
+        yield Row("packed", f"98 M decoder, {name} weights, {settings.with_threads}: bandwidth",
+                  statistics.median(shares), Target(0.75, "%"), found[name], unit="%", interval=interval(shares),
+                  note=f"{units.nbytes(nbytes // ROW)} a token at {units.bandwidth(rate)} of {units.bandwidth(best)}")
+
+
+def in_a_row(call: Callable[[], Any]) -> Callable[[], None]:
+    """A call that computes `ROW` tokens (of which each is the same one, so that all take as long)."""
+    def several() -> None:
+        for _ in range(ROW):
+            call()
+
+    return several
+
+
+def _weight_bytes(decoder: Decoder) -> int:
+    """Bytes of the weights that each token reads: all but the tables of which it takes rows."""
+    graph = decoder.graph
+    taken = {node.inputs[0] for node in graph.nodes if node.op in (ops.take, ops.packed_rows)}
+    read = {value for node in graph.nodes if node.op not in (ops.take, ops.packed_rows) for value in node.inputs}
+    return sum(value.type.nbytes for value in graph.bound if value in read or value not in taken)
+
+
+def _against_llama(settings: Settings) -> Iterator[Row]:
+    """Decode and prefill of the 135 M Llama in 4 bits, the table of embeddings in 8, as llama.cpp has it."""
+    config = replace(LLAMA, interleaved=True)
+    model, prompt, one = _model(config), _tokens(config, 401)[0, :400], _tokens(config, 401)[:, 400:]
+    small = quant.quantize(model, method="int4", group=32, layers={"model.embed_tokens": "int8"})
+    decoder = Decoder(small, 1, 512, threads=settings.threads)
+    decoder.extend(prompt[None, :64], [0], last=True)
+    with tempfile.TemporaryDirectory() as folder:
+        rival = in_llama.Llama(model, "q4_0", settings.threads, Path(folder)) if "llama.cpp" in settings.peers else None
+        for case, tokens, place in ("decode, token 65", one, 64), ("prefill of 400 tokens", prompt[None], 0):
+            calls: dict[str, Callable[[], Any]] = {
+                "ours": lambda t=tokens, p=place: decoder.extend(t, [p], last=True)}
+            if rival is not None:
+                rival.extend(prompt[:64], 0)
+                calls["llama.cpp"] = lambda t=tokens[0], p=place: rival.extend(t, p)
+                _check_alike(calls)
+            count = tokens.shape[1]
+            if count == 1:
+                calls, count = {name: in_a_row(call) for name, call in calls.items()}, ROW
+            found = paired(calls, settings.seconds, settings.settle)
+            rates = ", ".join(f"{name} {count / timing.median:,.0f}" for name, timing in found.items())
+            yield against("packed", f"Llama of 135 M in 4 bits, {case}, {settings.with_threads}", found, "llama.cpp",
+                          Target(2.0), f"tokens/s: {rates}")
+
+
+def _check_alike(calls: Mapping[str, Callable[[], Any]]) -> None:
+    """The weights of both are rounded, each in its way: their logits are alike, not equal."""
+    ours, theirs = (np.ravel(call()) for call in calls.values())
+    alike = float(np.corrcoef(ours, theirs)[0, 1])
+    if not alike > ALIKE:
+        raise DifferentResults(f"llama.cpp's logits correlate with ours by {alike:.3f}, expected more than {ALIKE}: "
+                               "they must compute the same model, or their times mean nothing")
 
 
 def _against_torch(name: str, config: GPTConfig | LlamaConfig, place: int, target: float,
@@ -62,9 +156,9 @@ def _against_torch(name: str, config: GPTConfig | LlamaConfig, place: int, targe
 
         calls["torch"] = theirs
     first = check_same(calls)
-    found = paired(calls, settings.seconds, settings.settle)
+    found = paired({side: in_a_row(call) for side, call in calls.items()}, settings.seconds, settings.settle)
     yield against("decode", f"{name}, {settings.with_threads}", found, "torch", Target(target),
-                  f"{1 / found['ours'].median:,.0f} tokens/s", first)
+                  f"{ROW / found['ours'].median:,.0f} tokens/s; times are of {ROW} tokens", first)
 
 
 def _against_recomputing(settings: Settings) -> Iterator[Row]:

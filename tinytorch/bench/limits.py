@@ -1,4 +1,5 @@
-"""What the machine can do, measured in turns with what is held against it: `peak(threads)`, `copying(threads)`.
+"""What the machine can do, measured in turns with what is held against it: `peak(threads)`, `copying(threads)`,
+`reading(threads)`.
 
 These are the kernels that `tinytorch.runtime.measure` measures the machine with, as calls that can take turns with
 ours, so that a neighbour or a lower clock rate slows both.
@@ -49,6 +50,13 @@ def copying(threads: int) -> Limit:
     x, out, one = np.ones(COPIED, np.float32), np.ones(COPIED, np.float32), np.ones(1, np.float32)
     words = np.array([x.ctypes.data, out.ctypes.data, one.ctypes.data])
     return Limit(kernel_call(_probe("copy"), words, COPIED, threads, threads, (x, out, one)), 2.0 * x.nbytes)
+
+
+def reading(threads: int) -> Limit:
+    """256 MiB of memory, read once and added up."""
+    x, out = np.ones(4 * COPIED, np.float32), np.ones(16 * threads, np.float32)
+    words = np.array([x.ctypes.data, out.ctypes.data])
+    return Limit(kernel_call(_probe("read"), words, x.size, threads, threads, (x, out)), float(x.nbytes))
 
 
 def _probe(name: str) -> int:

@@ -1,8 +1,8 @@
-"""What ours is compared with, where it is installed: PyTorch, torch.compile, JAX, ONNX Runtime.
+"""What ours is compared with, where it is installed: PyTorch, torch.compile, JAX, ONNX Runtime, llama.cpp.
 
-The work they do stands in `in_torch`, `in_jax` and `in_onnx`. PyTorch's threads are set by `torch.set_num_threads`,
-ONNX Runtime's by each session. JAX has no such call: its CPU client uses the cores of the process, so `jax()` imports
-it with `XLA_FLAGS` for one thread, or leaves it all cores.
+The work they do stands in `in_torch`, `in_jax`, `in_onnx` and `in_llama`. PyTorch's threads are set by
+`torch.set_num_threads`, ONNX Runtime's by each session, llama.cpp's by each model. JAX has no such call: its CPU client
+uses the cores of the process, so `jax()` imports it with `XLA_FLAGS` for one thread, or leaves it all cores.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 
 # By name, what must be importable; ONNX Runtime gets its models from PyTorch's exporter, which needs onnx.
 PEERS = {"torch": ("torch",), "torch-compile": ("torch",), "jax": ("jax",),
-         "onnxruntime": ("onnxruntime", "torch", "onnx")}
-PACKAGES = ("numpy", "numba", "torch", "jax", "onnxruntime", "threadpoolctl")  # whose versions figures depend on
+         "onnxruntime": ("onnxruntime", "torch", "onnx"), "llama.cpp": ("llama_cpp", "gguf")}
+# Whose versions figures depend on.
+PACKAGES = ("numpy", "numba", "torch", "jax", "onnxruntime", "llama_cpp_python", "threadpoolctl")
 
 
 def version(package: str) -> str | None:

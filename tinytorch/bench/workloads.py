@@ -27,6 +27,8 @@ WORKLOADS = {workload.name: workload for workload in (
              smaller.budget, "Start-up and memory"),
     Workload("decode", "one more token of a decoder, against PyTorch eager with a hand-written cache", decoding.decode,
              "Decoding"),
+    Workload("packed", "one more token from weights of 8 and 4 bits, against f32, memory and llama.cpp",
+             decoding.packed, "Decoding"),
     Workload("first-call", "the first training step of a new process, with a cold and a warm kernel cache",
              startup.first_call, "Start-up and memory"),
     Workload("overhead", "what a training step takes beside its kernels", startup.overhead, "Start-up and memory"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,12 @@ class Generated:
         scores: of beams, the best first; None otherwise.
         prompt_tokens: how many were read; seconds_reading, seconds_writing: what reading prompts and making tokens
             took, programs that had to be compiled first included.
+
+    >>> import tinytorch as tt
+    >>> model = tt.nn.GPT(tt.nn.GPTConfig(vocab_size=9, block_size=16, n_layer=1, n_head=1, n_embd=8))
+    >>> found = tt.generate(model, [[1, 2, 3], [4, 5]], max_new_tokens=4, seed=0)
+    >>> found.prompt_tokens, found.new_tokens, found.reasons
+    (5, 8, ['length', 'length'])
     """
 
     tokens: list[np.ndarray]
@@ -108,6 +115,8 @@ def generate(model: Any, prompt: Any, max_new_tokens: int = 64, *, temperature: 
     if beams > 1 and (stream is not None or draft is not None or temperature > 0 or not 0 < num_return <= beams):
         raise OpError(f"generate(beams={beams}): beams are searched, not drawn: expected temperature=0, no stream and "
                       "no draft, and num_return of 1 to beams")
+    if beams > 1 and endings(stop, eos, tokenizer)[1]:
+        raise OpError(f"generate(beams={beams}, stop={stop!r}): beams end at tokens, not at texts; give the tokens")
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     run = _Run(model, prompt, max_new_tokens, sampling, stop, eos, seed, num_return if beams < 2 else beams, logprobs,
                draft, ahead,
@@ -258,7 +267,7 @@ def _borrow(model: Any, batch: int, need: int, capacity: int | None, options: di
         raise ShapeError(f"generate(capacity={capacity}): the longest prompt and max_new_tokens need {need}")
     if not isinstance(model, Module):
         return _Loan(_new(model, batch, need, capacity, options))
-    own = tuple(map(id, model.parameters())), tuple(map(id, model.buffers())), tuple(map(type, model.modules()))
+    own = tuple(map(id, model.parameters())), tuple(map(id, model.buffers())), tuple(map(_settings, model.modules()))
     key = (batch, capacity, own, *options.values())
     with _busy:
         shelf = _shelves.setdefault(model, [])
@@ -267,6 +276,12 @@ def _borrow(model: Any, batch: int, need: int, capacity: int | None, options: di
                 del shelf[place]
                 return _Loan(decoder, shelf, key)
     return _Loan(_new(model, batch, need, capacity, options), shelf, key)
+
+
+def _settings(module: Module) -> tuple[Any, ...]:
+    """What a module computes follows from its class, and from numbers and functions that it has."""
+    kept = (bool, int, float, str, types.FunctionType)
+    return type(module), *((k, v) for k, v in vars(module).items() if isinstance(v, kept) and k != "training")
 
 
 def _new(model: Any, batch: int, need: int, capacity: int | None, options: dict[str, Any]) -> Decoder:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .decoder import Decoder
 from .request import Request
-from .steps import begin
+from .steps import begin, log_softmax
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,9 @@ def search(decoder: Decoder, request: Request, beams: int, length_penalty: float
             contexts = [np.array([*request.prompts[row], *groups[row // beams].tokens[row % beams]])
                         for row in range(rows)]
             logits = request.sampling.penalise(logits, contexts)
-        wide = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-        wide -= np.log(np.exp(wide).sum(-1, keepdims=True))
+        logprobs = log_softmax(logits)
         for number, group in enumerate(groups):
-            group.advance(wide[number * beams:(number + 1) * beams], left)
+            group.advance(logprobs[number * beams:(number + 1) * beams], left)
         if all(group.done for group in groups):
             break
         decoder.reorder(np.concatenate([number * beams + group.origins for number, group in enumerate(groups)]))

@@ -26,6 +26,11 @@ class Token:
         sequence: the number of the sequence; token: its id, None for text that was held back until the end.
         text: what is to be shown now; "" without a tokeniser.
         logprob: what the model gave it, ln p; None if it was not asked for.
+
+    >>> import tinytorch as tt
+    >>> model = tt.nn.GPT(tt.nn.GPTConfig(vocab_size=9, block_size=16, n_layer=1, n_head=1, n_embd=8))
+    >>> [(new.sequence, new.text) for new in tt.stream(model, [1, 2, 3], max_new_tokens=2, seed=0)]
+    [(0, ''), (0, '')]
     """
 
     sequence: int

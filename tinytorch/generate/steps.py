@@ -39,8 +39,12 @@ def one_by_one(decoder: Decoder, sequences: Several[Sequence], request: Request,
         positions += going  # those at their end stay where they are: nobody reads them
 
 
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """ln p of each class, float64 of the shape of `logits`."""
+    wide = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return np.asarray(wide - np.log(np.exp(wide).sum(-1, keepdims=True)))
+
+
 def log_softmax_at(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """ln p of one class of each row, float64 (rows,)."""
-    wide = logits.astype(np.float64)
-    top = wide.max(-1)
-    return np.asarray(wide[np.arange(len(chosen)), chosen] - top - np.log(np.exp(wide - top[:, None]).sum(-1)))
+    return log_softmax(logits)[np.arange(len(chosen)), chosen]

@@ -66,6 +66,16 @@ def _text(words: str, style: str = "") -> Text:
     return Text(words, style=style)
 
 
+def as_text(table: Any) -> str:
+    """A table of rich as plain text, 110 columns wide at most."""
+    from rich.console import Console
+
+    console = Console(width=110, color_system=None, force_jupyter=False)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
+
+
 # -- one graph ---------------------------------------------------------------------------------------------------------
 
 

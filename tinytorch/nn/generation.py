@@ -16,7 +16,7 @@ from tinytorch.creation import rand
 from tinytorch.ir.errors import ShapeError
 from tinytorch.tensor import Tensor, as_tensor, tensor
 
-from .module import Module
+from .module import Module, in_mode
 from .sampling import Sampling
 
 
@@ -34,19 +34,13 @@ def generate(model: Module, forward: Callable[[Any], Tensor] | None, idx: Any, m
         raise ShapeError(f"generate(idx of shape {tokens.shape}): expected (batch, time) with at least one token to "
                          "begin with")
     width = min(block_size, tokens.shape[1] + max_new_tokens - 1)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with no_grad():
-            for _ in range(max_new_tokens):
-                context = tokens[:, -width:]
-                time = context.shape[1]
-                padded = np.pad(context, ((0, 0), (0, width - time)))
-                logits = (forward or model)(tensor(padded)).numpy()[:, time - 1]
-                tokens = np.concatenate([tokens, draw(logits, temperature, top_k)[:, None]], 1)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with in_mode(model, False), no_grad():
+        for _ in range(max_new_tokens):
+            context = tokens[:, -width:]
+            time = context.shape[1]
+            padded = np.pad(context, ((0, 0), (0, width - time)))
+            logits = (forward or model)(tensor(padded)).numpy()[:, time - 1]
+            tokens = np.concatenate([tokens, draw(logits, temperature, top_k)[:, None]], 1)
     return tensor(tokens)
 
 

@@ -18,6 +18,7 @@ order in which they were set. So `__init__` needs no call to super, and reading 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 from tinytorch.autograd import no_grad
@@ -346,6 +347,18 @@ def clear_grad(tensor: Tensor, set_to_none: bool) -> None:
         tensor.grad = None
     else:
         tensor.grad = tensor.grad.zeros_like()
+
+
+@contextmanager
+def in_mode(model: Module, training: bool) -> Iterator[None]:
+    """The model trains, or does not, while the block runs; then each module is as it was."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
 
 
 def _walk(module: Module, path: str) -> Iterator[tuple[str, Module]]:

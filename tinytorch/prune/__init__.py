@@ -16,13 +16,13 @@ from tinytorch.passes.prune_channels import find_units
 from .api import prune
 from .skip import skip_zeros
 from .training import KeepZeros, cubic, iteratively, rewind
-from .weights import sparsity, weights_of, zero_smallest
+from .weights import Blocks, Elements, NOfM, sparsity, weights_of, zero_smallest
 
 if TYPE_CHECKING:
     from .gradual import Gradually
 
-__all__ = ["Gradually", "KeepZeros", "cubic", "find_units", "iteratively", "prune", "rewind", "skip_zeros",
-           "sparsity", "weights_of", "zero_smallest"]
+__all__ = ["Blocks", "Elements", "Gradually", "KeepZeros", "NOfM", "cubic", "find_units", "iteratively", "prune",
+           "rewind", "skip_zeros", "sparsity", "weights_of", "zero_smallest"]
 
 
 def __getattr__(name: str) -> Any:

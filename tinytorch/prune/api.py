@@ -13,7 +13,7 @@ from tinytorch.nn.module import Module
 
 from .criteria import Criterion
 from .structured import prune_structured
-from .weights import Blocks, Elements, Pattern, Some, zero_smallest
+from .weights import Blocks, Elements, NOfM, Pattern, zero_smallest
 
 Model = TypeVar("Model", Module, Graph)
 SMALLER = ("channels", "heads", "neurons")
@@ -85,7 +85,7 @@ def _pattern(structure: str, ratio: re.Match[str] | None, amount: float, scope: 
         return Elements(amount, scope != "layer")
     if ratio is None:
         return Blocks(amount, *block, scope == "global")
-    some, of = map(int, ratio.groups())
-    if not 0 < some <= of:
-        raise OpError(f"prune(structure={structure!r}): expected some of so many, as 2:4")
-    return Some(some, of, block[1])
+    n, m = map(int, ratio.groups())
+    if not 0 < n <= m:
+        raise OpError(f"prune(structure={structure!r}): expected N:M with 0 < N ≤ M, such as '2:4'")
+    return NOfM(n, m, block[1])

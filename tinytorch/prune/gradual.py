@@ -26,6 +26,18 @@ class Gradually(Callback):
         OpError: numbers that make no sense.
 
     The trainer's optimiser is to be a `KeepZeros`. There is nothing to remember over a restart.
+
+    >>> import tinytorch as tt
+    >>> from tinytorch import nn
+    >>> from tinytorch.prune import Gradually, KeepZeros, sparsity
+    >>> from tinytorch.train import Trainer
+    >>> model = nn.Linear(8, 4)
+    >>> optimizer = KeepZeros(tt.optim.SGD(model.parameters(), lr=0.1), model)
+    >>> grow = Gradually(model, 0.75, begin=0, end=4, every=2)
+    >>> trainer = Trainer(model, optimizer, nn.MSELoss(), callbacks=[grow], compile=False, progress=False)
+    >>> _ = trainer.fit([(tt.randn(2, 8), tt.zeros(2, 4))], steps=4)
+    >>> sparsity(model)
+    0.75
     """
 
     def __init__(self, model: Module, amount: float, begin: int, end: int, every: int = 10, layers: Any = None,

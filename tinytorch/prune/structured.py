@@ -20,7 +20,7 @@ from tinytorch.frontends.trace import trace
 from tinytorch.frontends.tree import flatten
 from tinytorch.ir import Graph, Value
 from tinytorch.ir.errors import OpError, PassError, TinyTorchError, listing
-from tinytorch.nn.module import Module
+from tinytorch.nn.module import Module, in_mode
 from tinytorch.passes.prune_channels import Family, RemoveChannels, Unit, find_units
 from tinytorch.tensor import Parameter, Tensor, as_tensor
 
@@ -57,13 +57,8 @@ class Analysis:
                           "examples=x, a tensor (or a tuple of them) like those it is called with")
         arguments, tensors = as_arguments(examples), all_tensors(model)
         by_id = {id(tensor): path for path, tensor in reversed(tensors.items())}
-        modes = [(module, module.training) for module in model.modules()]
-        try:
-            model.eval()
+        with in_mode(model, False):
             found = trace(model, arguments, handle=Tensor, names=by_id)
-        finally:
-            for module, mode in modes:
-                module.training = mode
         bound = [value for value in found.graph.inputs if value in found.graph.bound]
         paths = {value: by_id[id(owner)] for value, owner in zip(bound, found.captured, strict=True)
                  if id(owner) in by_id}

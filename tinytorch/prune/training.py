@@ -118,6 +118,12 @@ def iteratively(model: Module, train: Callable[[Module], Any], amount: float, ro
         criterion, layers, scope: see `prune`.
     Raises:
         OpError: numbers that make no sense; a layer would be left without weights.
+
+    >>> from tinytorch import nn
+    >>> from tinytorch.prune import iteratively, sparsity
+    >>> model, seen = nn.Linear(8, 8), []
+    >>> iteratively(model, lambda model: seen.append(sparsity(model)), 0.75, rounds=2); seen
+    [0.5, 0.75]
     """
     if rounds < 1 or not 0 < amount < 1:
         raise OpError(f"iteratively(amount={amount}, rounds={rounds}): expected 0 < amount < 1 and a round at least")

@@ -1,7 +1,8 @@
 """Unstructured and half-structured pruning: zeros where weights matter least.
 
-    zero_smallest(model, 0.9)                              # in place: the nine tenths nearest to zero
-    zero_smallest(model, pattern=Blocks(0.75, 4, 16))      # blocks of 4 inputs by 16 outputs
+    zero_smallest(model, Elements(0.9))                    # in place: the nine tenths nearest to zero
+    zero_smallest(model, Blocks(0.75, 4, 16))              # blocks of 4 inputs by 16 outputs
+    zero_smallest(model, NOfM(2, 4))                       # 2 of each 4 inputs stay
 
 Which weights: those of two axes or more in layers (embeddings are tables, and left alone), or those of `layers`.
 """
@@ -36,6 +37,10 @@ class Elements:
 
     Attributes:
         amount: the share that goes.
+
+    >>> from tinytorch.prune import Elements
+    >>> Elements(0.5).keep({"w": np.array([[3.0, 1.0], [0.5, 2.0]])})["w"].tolist()
+    [[True, False], [False, True]]
     """
 
     amount: float
@@ -57,6 +62,10 @@ class Blocks:
 
     The kernels of `sparse_linear` pass over blocks of zeros, one panel of outputs after the other. Blocks at the edges
     are smaller.
+
+    >>> from tinytorch.prune import Blocks
+    >>> Blocks(0.5, depth=2, columns=1).keep({"w": np.array([[3.0, 1.0, 0.5, 2.0]])})["w"].tolist()
+    [[True, True, False, False]]
     """
 
     amount: float
@@ -82,14 +91,18 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class Some:
-    """`some` of each `of` neighbouring inputs (N:M), the same ones for `columns` outputs, which share a kernel's panel.
+class NOfM:
+    """`n` of each `m` neighbouring inputs stay (N:M), the same ones for `columns` outputs, the panel of a kernel.
 
     `columns=1` chooses for each output by itself, as hardware with sparse products wants it (Mishra et al., 2021).
+
+    >>> from tinytorch.prune import NOfM
+    >>> NOfM(1, 2).keep({"w": np.array([[3.0, 1.0, 0.5, 2.0]])})["w"].tolist()
+    [[True, False, False, True]]
     """
 
-    some: int
-    of: int
+    n: int
+    m: int
     columns: int = 32
 
     def keep(self, scores: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -98,14 +111,14 @@ class Some:
 
     def _keep(self, path: str, values: np.ndarray) -> np.ndarray:
         rows = values.reshape(values.shape[0], -1)
-        if rows.shape[1] % self.of:
-            raise OpError(f"prune(structure='{self.some}:{self.of}'): {path} has {rows.shape[1]} inputs, which do not "
-                          f"divide by {self.of}; name the layers that do with layers=[…]")
+        if rows.shape[1] % self.m:
+            raise OpError(f"prune(structure='{self.n}:{self.m}'): {path} has {rows.shape[1]} inputs, which do not "
+                          f"divide by {self.m}; name the layers that do with layers=[…]")
         panels = np.add.reduceat(rows, np.arange(0, rows.shape[0], self.columns), 0)
-        groups = panels.reshape(len(panels), -1, self.of)
+        groups = panels.reshape(len(panels), -1, self.m)
         order = np.argsort(-groups, -1, kind="stable")
         kept = np.zeros(groups.shape, bool)
-        np.put_along_axis(kept, order[..., :self.some], True, -1)
+        np.put_along_axis(kept, order[..., :self.n], True, -1)
         spread = kept.reshape(panels.shape).repeat(self.columns, 0)[:rows.shape[0]]
         return spread.reshape(values.shape)
 
@@ -122,6 +135,11 @@ def weights_of(model: Module, layers: Any = None) -> dict[str, Parameter]:
 
     Raises:
         OpError: a layer has no such weight.
+
+    >>> from tinytorch import nn
+    >>> from tinytorch.prune import weights_of
+    >>> list(weights_of(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2))))
+    ['1.weight']
     """
     skipped = {id(p) for module in model.modules() if isinstance(module, Embedding) for p in module.parameters(False)}
     found = {path: p for path, p in model.named_parameters() if p.ndim >= 2 and p.dtype.is_float}
@@ -136,7 +154,20 @@ def weights_of(model: Module, layers: Any = None) -> dict[str, Parameter]:
 
 
 def zero_smallest(model: Module, pattern: Pattern, criterion: Criterion = "l1", layers: Any = None) -> None:
-    """Write zeros into the weights of `model`, in place, where `pattern` says so. What is zero already goes first."""
+    """Write zeros into the weights of `model`, in place, where `pattern` says so. What is zero already goes first.
+
+    Args:
+        pattern: `Elements`, `Blocks`, `NOfM`, or anything with their method `keep`.
+        criterion, layers: see `prune`.
+    Raises:
+        OpError: there are no such weights, or nothing of one would be left.
+
+    >>> from tinytorch import nn
+    >>> from tinytorch.prune import Elements, sparsity, zero_smallest
+    >>> model = nn.Linear(8, 8)
+    >>> zero_smallest(model, Elements(0.75)); sparsity(model)
+    0.75
+    """
     weights = weights_of(model, layers)
     if not weights:
         raise OpError(f"prune: {type(model).__name__} has no weights of two axes or more")

@@ -23,7 +23,7 @@ from tinytorch.ir.errors import DataError, DTypeError, OpError, ShapeError, list
 from tinytorch.nn import Module, Rewritten
 from tinytorch.passes import FoldBatchNorm
 from tinytorch.passes.autodiff import inline
-from tinytorch.passes.quantize_find import FoundLayer, canonical, find_layers
+from tinytorch.passes.find_layers import FoundLayer, canonical, find_layers
 from tinytorch.tensor import Tensor, as_tensor
 from tinytorch.text.progress import bar
 
@@ -44,8 +44,13 @@ class Seen:
 
 
 def batches(data: Any, count: int) -> Iterator[Batch]:
-    """Batches of `count` inputs each: of an array (the examples along its first axis), or what an iterable gives, where
-    of (x, labels) the first `count` are taken.
+    """The batches of `examples`, without their labels."""
+    return (batch for batch, _ in examples(data, count))
+
+
+def examples(data: Any, count: int) -> Iterator[tuple[Batch, np.ndarray | None]]:
+    """Batches of `count` inputs each, and their labels, if there are some: of an array (the examples along its first
+    axis), or what an iterable gives, (x, labels) say.
 
     Raises:
         DataError: there are none.
@@ -69,7 +74,7 @@ def batches(data: Any, count: int) -> Iterator[Batch]:
         if wrong := [array.dtype for array in batch if array.dtype.kind == "f" and array.dtype != np.float32]:
             raise DTypeError(f"the data are {wrong[0]}: quantised models compute in float32; convert them first")
         empty = False
-        yield batch
+        yield batch, np.asarray(as_tensor(parts[count]).numpy()) if len(parts) > count else None
     if empty:
         raise DataError("the data are empty: expected some hundred examples like those that the model will see")
 

@@ -24,6 +24,7 @@ import numpy as np
 BINS = 4096
 LEVELS = 256
 MOST = 1 << 18  # numbers of one array that are counted; of more, some at equal distances
+LEAST = 2.0 ** -100  # what is smaller counts as 0
 KEPT = 0.9999  # by `percentile`
 
 
@@ -55,14 +56,14 @@ class Histogram(MinMax):
         super().look(x)
         x = x.reshape(-1)[::-(-x.size // MOST) or 1]
         top = float(np.abs(x).max(initial=0))
-        if top == 0:
+        if top < LEAST:
             self.counts[BINS // 2] += x.size
             return
         self.reach = self.reach or top
         while self.reach < top:  # each two bins become one
             self.counts = np.pad(self.counts.reshape(-1, 2).sum(1), BINS // 4)
             self.reach *= 2
-        places = ((x + np.float32(self.reach)) * np.float32(BINS / 2 / self.reach)).astype(np.int32)
+        places = (x * np.float32(BINS / 2 / self.reach) + np.float32(BINS / 2)).astype(np.int32)  # 0 exactly: a middle
         self.counts += np.bincount(np.minimum(places, BINS - 1, out=places), minlength=BINS)
 
     def range(self) -> tuple[float, float]:
@@ -115,12 +116,14 @@ class Entropy(Histogram):
 
     def choose(self, low: float, high: float) -> tuple[float, float]:
         x, counts = self.centres, self.counts.astype(np.float64)
-        counts[BINS // 2] = 0 if low >= 0 else counts[BINS // 2]  # zeros after relu lie on the grid anyway
+        low, high = min(low, 0.0), max(high, 0.0)  # as grids do
+        if low == 0 or high == 0:
+            counts[BINS // 2] = 0  # zeros after relu lie on the grid anyway
 
         def cost(low: float, high: float) -> float:
             inside = (x >= low) & (x <= high)
             cut = counts[inside].copy()
-            if cut.sum() == 0:
+            if cut.sum() < counts.sum() / 2:  # of what is mostly cut, nothing can be told
                 return np.inf
             cut[0] += counts[x < low].sum()
             cut[-1] += counts[x > high].sum()

@@ -14,8 +14,9 @@ import numpy as np
 
 from tinytorch.ir import Graph
 from tinytorch.ir.errors import DataError, OpError, listing
+from tinytorch.passes.find_layers import FoundLayer, canonical, find_layers
 from tinytorch.passes.fold_constants import frozen
-from tinytorch.passes.quantize_find import FoundLayer, canonical, evaluate_known, find_layers
+from tinytorch.passes.known import evaluate_known
 from tinytorch.passes.quantize_layers import MIDDLE, Grid, IntegerLayer, QuantizeLayers
 from tinytorch.passes.quantize_weights import PackedWeight, QuantizeWeights
 

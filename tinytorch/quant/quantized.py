@@ -16,9 +16,10 @@ import numpy as np
 
 from tinytorch.ir import Graph
 from tinytorch.ir.errors import DataError, OpError, listing
+from tinytorch.look.terminal import as_text
 from tinytorch.nn import Module, Rewritten
 from tinytorch.passes import FoldBatchNorm, Pipeline
-from tinytorch.passes.quantize_find import find_layers
+from tinytorch.passes.find_layers import find_layers
 from tinytorch.passes.quantize_layers import QuantizeLayers
 from tinytorch.passes.quantize_moves import MoveGrids
 from tinytorch.passes.quantize_weights import QuantizeWeights
@@ -63,16 +64,6 @@ class Report:
         return as_text(self)
 
     __repr__ = __str__
-
-
-def as_text(table: Any) -> str:
-    """A table of rich as plain text."""
-    from rich.console import Console
-
-    console = Console(width=110, color_system=None, force_jupyter=False)
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
 
 
 def row_cells(row: Any) -> tuple[str, ...]:

@@ -19,15 +19,15 @@ import numpy as np
 
 from tinytorch.ir import Graph
 from tinytorch.ir.errors import DataError, OpError, listing
-from tinytorch.passes.quantize_find import find_layers
+from tinytorch.look.terminal import as_text
+from tinytorch.passes.find_layers import find_layers
 from tinytorch.passes.quantize_layers import IntegerLayer
 from tinytorch.passes.quantize_simulate import SimulateLayers
-from tinytorch.tensor import Tensor, as_tensor
 from tinytorch.text.progress import bar
 
-from .calibrate import BATCH, Batch, arity, check, folded, runner
+from .calibrate import Batch, arity, check, examples, folded, runner
 from .plan import decibels
-from .quantized import as_text, plan_for
+from .quantized import plan_for
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -162,18 +162,13 @@ class _Given:
     def __init__(self, data: Any, count: int, samples: int) -> None:
         self.batches: list[Batch] = []
         labels: list[np.ndarray] = []
-        if isinstance(data, (Tensor, np.ndarray)):
-            array = as_tensor(data).numpy()
-            data = [array[at:at + BATCH] for at in range(0, len(array), BATCH)]
-        for item in data:
-            parts = [np.asarray(as_tensor(p).numpy()) for p in (item if isinstance(item, (tuple, list)) else (item,))]
-            check(tuple(parts[:count]))
-            self.batches.append(tuple(parts[:count]))
-            labels += parts[count:count + 1]
+        for batch, wanted in examples(data, count):
+            check(batch)
+            self.batches.append(batch)
+            if wanted is not None:
+                labels.append(wanted)
             if sum(len(batch[0]) for batch in self.batches) >= samples:
                 break
-        if not self.batches:
-            raise DataError("the data are empty: expected some hundred examples")
         self.labels = np.concatenate(labels) if labels else None
 
 

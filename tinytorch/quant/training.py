@@ -24,7 +24,7 @@ from tinytorch.ir import Op, Operand, TensorType, ops
 from tinytorch.ir.errors import OpError
 from tinytorch.ir.interp import Passing
 from tinytorch.nn import Module
-from tinytorch.passes.quantize_find import canonical
+from tinytorch.passes.find_layers import canonical
 from tinytorch.tensor import Tensor, as_tensor
 
 from .calibrate import Seen

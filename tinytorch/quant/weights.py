@@ -20,9 +20,11 @@ import numpy as np
 
 from tinytorch.ir import Graph, Value
 from tinytorch.ir.errors import DataError, OpError, listing
+from tinytorch.look.terminal import as_text
 from tinytorch.nn import Module, Rewritten
 from tinytorch.passes import FoldBatchNorm, Pipeline
-from tinytorch.passes.quantize_find import canonical, evaluate_known
+from tinytorch.passes.find_layers import canonical
+from tinytorch.passes.known import evaluate_known
 from tinytorch.passes.quantize_weights import PackedWeight, QuantizeWeights, linear_layers
 
 from .calibrate import arity, batches, check, folded, runner
@@ -236,7 +238,13 @@ def quantize_weights(target: Any, bits: int = 8, group: int | None = None, symme
 
 
 class SmallerWeights(Rewritten):
-    """A model whose linear layers keep their weights in 8 or 4 bits; what `quantize_weights` gives."""
+    """A model whose linear layers keep their weights in 8 or 4 bits; what `quantize_weights` gives.
+
+    >>> import tinytorch as tt
+    >>> small = tt.quant.quantize_weights(tt.nn.Linear(64, 32), bits=4)
+    >>> small(tt.ones(1, 64)).shape, small.report().before / small.report().after > 7
+    ((1, 32), True)
+    """
 
     def __init__(self, module: Callable[..., Any], step: QuantizeWeights) -> None:
         super().__init__(module, FoldBatchNorm(), step)
@@ -278,12 +286,7 @@ class WeightReport:
         return table
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=110, color_system=None, force_jupyter=False)
-        with console.capture() as captured:
-            console.print(self)
-        return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
+        return as_text(self)
 
     __repr__ = __str__
 

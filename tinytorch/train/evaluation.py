@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,23 +22,12 @@ from tinytorch.autograd import no_grad
 from tinytorch.compile import compile as compile_function
 from tinytorch.ir.errors import OpError
 from tinytorch.nn import Module
+from tinytorch.nn.module import in_mode
 from tinytorch.tensor import Tensor
 
 from .batch import as_parts, from_its_start, size_of
 from .loss import Loss, loss_alone, modules_of
 from .metrics import Mean, Metric
-
-
-@contextmanager
-def in_mode(model: Module, training: bool) -> Iterator[None]:
-    """The model trains, or does not, while the block runs; then each module is as it was."""
-    before = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in before:
-            module.training = mode
 
 
 class Runner:

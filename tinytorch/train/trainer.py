@@ -30,6 +30,7 @@ import numpy as np
 
 from tinytorch.ir.errors import OpError
 from tinytorch.nn import Module
+from tinytorch.nn.module import in_mode
 from tinytorch.optim import Optimizer
 from tinytorch.random import manual_seed
 
@@ -38,7 +39,7 @@ from .batch import Position
 from .callbacks import Callback
 from .checkpoint import Checkpoints, read
 from .ema import ExponentialMovingAverage
-from .evaluation import Runner, in_mode
+from .evaluation import Runner
 from .interrupt import patience
 from .log import Log, draw_curves
 from .loop import Limits, Loop

@@ -1,4 +1,4 @@
-"""Find what can be quantised: products of a value with a weight that is known, and the bias that is added to it.
+"""Find layers in a graph: products of a value with a weight that is known, and the bias that is added to it.
 
     for layer in find_layers(graph): print(layer.key, layer.node.op, layer.weight.type)
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from tinytorch.ir import Graph, Node, Value, ops
 
-from .hoist_bound import bound_sources
+from .known import bound_sources, name_of
 
 LAYERS = (ops.conv2d, ops.linear, ops.matmul)
 
@@ -84,8 +84,7 @@ def find_layers(graph: Graph) -> list[FoundLayer]:
     for node in graph.nodes:
         if not _is_layer(node, known):
             continue
-        biggest = max(known[node.inputs[1]], key=lambda v: (len(v.shape), v.type.nbytes, graph.names[v]))
-        key = canonical(graph.names[biggest])
+        key = canonical(name_of(graph, known[node.inputs[1]]))
         count[key] = count.get(key, 0) + 1
         plus = _addition(graph, node, known)
         inner = node.inputs[2] if len(node.inputs) > 2 else None
@@ -115,17 +114,3 @@ def _addition(graph: Graph, node: Node, known: Iterable[Value]) -> Node | None:
         return None
     shape = (1,) * (len(y.shape) - len(others[0].shape)) + others[0].shape
     return users[0] if shape in (aligned, (1,) * len(aligned)) else None
-
-
-def evaluate_known(graph: Graph, values: Iterable[Value]) -> dict[Value, np.ndarray]:
-    """The numbers of values that depend on bound inputs alone."""
-    needed = set(values)
-    for node in reversed(graph.nodes):
-        if not needed.isdisjoint(node.outputs):
-            needed.update(node.inputs)
-    found = {value: array for value, array in graph.bound.items() if value in needed}
-    for node in graph.nodes:
-        if not needed.isdisjoint(node.outputs):
-            result = node.op.eval(*(found[v] for v in node.inputs), **node.attrs)
-            found.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True))
-    return {value: np.asarray(found[value]) for value in values}
