@@ -54,6 +54,8 @@ EXAMPLES = (
     Example("gpt", "gpt_2018/train_gpt.py", minutes=2.5),
     Example("gpt-long", "gpt_2018/train_gpt.py", ("--long",)),
     Example("story", "stories/tell_story.py", minutes=1),
+    Example("prune-channels", "prune_cnn/prune_channels.py"),
+    Example("prune-weights", "prune_cnn/prune_weights.py"),
 )
 
 HEAD = """# What the examples reach

@@ -138,7 +138,11 @@ def test_trained_weights_are_used_where_they_are(monkeypatch: pytest.MonkeyPatch
 # -- what a call costs -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "name", "batch"), COUNTS)
+FEW_KERNELS = ("mlp", "cnn")  # the others have many to compile
+
+
+@pytest.mark.parametrize(("kind", "name", "batch"), [
+    pytest.param(*case, marks=[] if case[1] in FEW_KERNELS else [pytest.mark.slow]) for case in COUNTS])
 def test_counts(kind: str, name: str, batch: int) -> None:
     """What `tito bench --json` tells of each network, with one thread."""
     make = networks.training_sides if kind == "train" else networks.inference_sides
