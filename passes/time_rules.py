@@ -95,7 +95,7 @@ def check_numbers(one: Flow, other: Flow) -> None:
 def _check_table(flow: Flow, node: Node, table: np.ndarray, longer: np.ndarray) -> None:
     """That the table for more tokens begins with the same numbers, but for rounding."""
     first = longer[tuple(np.s_[:n] for n in table.shape)]
-    if first.shape != table.shape or not np.allclose(*(x.astype(np.float64) for x in (first, table)), 1e-4, 1e-6, True):
+    if first.shape != table.shape or not np.allclose(first.astype("f8"), table.astype("f8"), 1e-4, 1e-6, True):
         raise flow.refusal(node, f"numbers of a table {list(table.shape)} follow from the length: that of "
                            f"{list(longer.shape)} does not begin with the same; expected one that is read by position")
 

@@ -1573,6 +1573,7 @@ ENTRIES: dict[str, Entry] = {
     "pack_pairs": Entry(
         [Sample((some(n, m),)) for n, m in ((8, 5), (34, 40), (7, 3), (2, 1), (0, 4), (4, 0))]
         + [Sample((turned(some(36, 9)),)), Sample((spaced(some(4, 6)),)), Sample((some(6, 1),))],
+        meaning=lambda x: np.stack([np.pad(x, ((0, len(x) % 2), (0, 0)))[k::2] for k in (0, 1)], -1).astype(bf16),
         bad=[
             Bad((some(2, 3, 4),), ShapeError, "expected a matrix"),
             Bad((whole(2, 4),), DTypeError, "expected floats"),

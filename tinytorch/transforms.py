@@ -139,6 +139,9 @@ def _like(type_: TensorType) -> Tensor:
 def _axes_of_leaves(args: Sequence[Any], in_axes: Axes) -> list[int | None]:
     """The axis of each leaf of the arguments; None for what is no tensor."""
     chosen = [in_axes] * len(args) if in_axes is None or isinstance(in_axes, int) else list(in_axes)
+    if wrong := [axis for axis in chosen if not (axis is None or isinstance(axis, int))]:
+        raise ShapeError(f"vmap(in_axes={in_axes}): {wrong[0]!r} is no axis; expected an integer, or None, for each "
+                         "argument; one that is a container has all its tensors along the same")
     if len(chosen) != len(args):
         raise ShapeError(f"vmap(in_axes={in_axes}): {len(chosen)} axes for {len(args)} arguments; expected one each")
     return [axis if is_traceable(leaf) else None for arg, axis in zip(args, chosen, strict=True)

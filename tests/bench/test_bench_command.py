@@ -92,8 +92,8 @@ def test_bad_words_are_told_before_anything_is_measured(here: Path) -> None:
 def test_absent_peers_are_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "missing", lambda peer: ["onnx"] if peer == "onnxruntime" else [])
     assert "onnxruntime is left out: it needs onnx" in tito("call", "--vs", "onnxruntime")
-    assert command._peers(None, quick=False) == {"torch", "torch-compile", "jax"}
-    assert command._peers(None, quick=True) == {"torch", "jax"}
+    assert command._peers(None, quick=False) == {"torch", "torch-compile", "jax", "llama.cpp"}
+    assert command._peers(None, quick=True) == {"torch", "jax", "llama.cpp"}
     assert command._peers("torch-compile", quick=True) == {"torch-compile"} and command._peers("none", False) == set()
 
 

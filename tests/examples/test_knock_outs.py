@@ -158,7 +158,8 @@ def reduced(example: Any, quick: Any, request: pytest.FixtureRequest, monkeypatc
     return run
 
 
-@pytest.mark.parametrize("script", KNOCK_OUTS)
+@pytest.mark.parametrize("script", [
+    pytest.param(script, marks=pytest.mark.slow) if script in (CNN, GPT) else script for script in KNOCK_OUTS])
 def test_whole_example_reaches_its_gate(script: str, reduced: Any, tmp_path: Path) -> None:
     row = reduced(script)
     assert row["exit"] == 0 and row["reached"], row
@@ -167,7 +168,8 @@ def test_whole_example_reaches_its_gate(script: str, reduced: Any, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("script", "knock_out"),
-    [(script, part) for script, parts in KNOCK_OUTS.items() for part in parts],
+    [pytest.param(script, part, marks=[] if script in (PERCEPTRON, XOR) else [pytest.mark.slow])
+     for script, parts in KNOCK_OUTS.items() for part in parts],
     ids=lambda value: value.__name__ if callable(value) else Path(value).stem,
 )
 def test_gate_fails_without(script: str, knock_out: KnockOut, reduced: Any, monkeypatch: Patch) -> None:

@@ -158,6 +158,8 @@ def test_bad_input_is_told_apart() -> None:
         tt.vmap(lambda a: a, in_axes=5)(x)
     with pytest.raises(ShapeError, match="2 axes for 1 arguments"):
         tt.vmap(lambda a: a, in_axes=(0, 0))(x)
+    with pytest.raises(ShapeError, match="{'a': 0} is no axis"):
+        tt.vmap(lambda a: a["a"], in_axes=({"a": 0},))({"a": x})  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match="no argument is mapped"):
         tt.vmap(lambda a: a, in_axes=None)(x)
     with pytest.raises(GradientError, match="in another structure"):

@@ -190,6 +190,8 @@ POISONED[3, 1, 2, 2] = np.nan
     (None, {}, DataError, "needs data"),
     (IMAGES[:0], {}, DataError, "data are empty"),
     ([], {}, DataError, "data are empty"),
+    ({"x": IMAGES}, {}, DataError, "data is a dict: expected an array"),
+    (3.0, {}, DataError, "data is a float: expected an array"),
     (POISONED, {}, DataError, r"nan at \(3, 1, 2, 2\)"),
     (IMAGES.astype("f8"), {}, DTypeError, "the data are float64"),
     (IMAGES[:, :2], {}, ShapeError, "channels"),

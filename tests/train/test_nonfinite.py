@@ -61,8 +61,9 @@ CASES: dict[str, tuple[Any, Any, str, str | None, str]] = {
 }
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "compiled"), [
+    *((name, False) for name in CASES), ("module", True),
+    *(pytest.param(name, True, marks=pytest.mark.slow) for name in CASES if name != "module")])
 def test_the_error_names_the_place(name: str, compiled: bool) -> None:
     net, loss, kind, module, words = CASES[name]
     run = Trainer(net, optim.Adam(net.parameters()), loss, compile=compiled, progress=False, clip_norm=1.0)
@@ -74,7 +75,8 @@ def test_the_error_names_the_place(name: str, compiled: bool) -> None:
     assert same(numbers(run), before) and all(p.grad is None for p in net.parameters())
 
 
-@pytest.mark.parametrize(("compiled", "accumulate"), [(False, 1), (True, 1), (False, 2), (True, 2)])
+@pytest.mark.parametrize(("compiled", "accumulate"), [
+    (False, 1), (True, 1), (False, 2), pytest.param(True, 2, marks=pytest.mark.slow)])
 def test_everything_is_as_before_the_step(compiled: bool, accumulate: int, tmp_path: Path) -> None:
     x, y = BATCHES[0]
     bad = np.where(np.arange(6) == 2, NAN, x).astype(np.float32)
@@ -88,7 +90,7 @@ def test_everything_is_as_before_the_step(compiled: bool, accumulate: int, tmp_p
     assert run.step == 2
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_gradient_that_was_added_up(compiled: bool) -> None:
     net = made(Scale(0.0, lambda x: (x * x).sqrt()))
     run = Trainer(net, optim.Adam(net.parameters()), mean, compile=compiled, accumulate=2, clip_norm=1.0,

@@ -113,10 +113,10 @@ def _against_llama(settings: Settings) -> Iterator[Row]:
         rival = in_llama.Llama(model, "q4_0", settings.threads, Path(folder)) if "llama.cpp" in settings.peers else None
         for case, tokens, place in ("decode, token 65", one, 64), ("prefill of 400 tokens", prompt[None], 0):
             calls: dict[str, Callable[[], Any]] = {
-                "ours": lambda t=tokens, p=place: decoder.extend(t, [p], last=True)}
+                "ours": partial(decoder.extend, tokens, [place], last=True)}
             if rival is not None:
                 rival.extend(prompt[:64], 0)
-                calls["llama.cpp"] = lambda t=tokens[0], p=place: rival.extend(t, p)
+                calls["llama.cpp"] = partial(rival.extend, tokens[0], place)
                 _check_alike(calls)
             count = tokens.shape[1]
             if count == 1:

@@ -1,5 +1,5 @@
 """Models made smaller or cheaper, against the same as they were: static int8 (and ONNX Runtime's), half the channels,
-bf16, a training step within half the memory."""
+blocks of zeros, bf16, a training step within half the memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinytorch import data, nn, quant, zoo
 from tinytorch.autograd import no_grad
 from tinytorch.compile import compile, trace
 from tinytorch.ir import graph_cost
-from tinytorch.prune import prune
+from tinytorch.prune import prune, skip_zeros
 from tinytorch.runtime.build import has
 from tinytorch.store import save
 from tinytorch.tensor import Tensor
@@ -33,6 +33,7 @@ Array = np.ndarray
 Split = Literal["train", "test"]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # by channel, of what the trained ResNet-20 takes
 CALIBRATION, BATCH = 512, 64  # images
+SPARSE = ((512, 512), (1, 4096))  # rows of x, and the width of a layer
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def _accuracy(case: Case, model: Any, small: Any) -> Row:
 
 
 def pruned(settings: Settings) -> Iterator[Row]:
-    """The CNN of the zoo with half the channels of each convolution (examples/prune_cnn trains them on)."""
+    """The CNN of the zoo with half the channels of each convolution (examples/prune_cnn trains them on), and layers
+    that pass over blocks of zeros."""
     model, x = zoo.cnn(), Tensor(NETWORKS["cnn"].batch(BATCH)[0])
     small = prune(model, 0.5, "channels", examples=x)
     before, after = (graph_cost(trace(m, x)).flops for m in (model, small))
@@ -141,6 +143,20 @@ def pruned(settings: Settings) -> Iterator[Row]:
         found = paired({"ours": lambda: half(x), "whole": lambda: whole(x)}, settings.seconds, settings.settle)
         yield against("pruned", f"cnn with half the channels, batch {BATCH}, {settings.with_threads}", found, "whole",
                       Target(2.0), work=inspect(half, BATCH, "images"))
+    yield from _sparse(settings)
+
+
+def _sparse(settings: Settings) -> Iterator[Row]:
+    for rows, width in SPARSE:
+        layer = prune(nn.Linear(width, width).eval(), 0.75, "blocks")
+        x = Tensor(np.random.default_rng(0).standard_normal((rows, width)).astype(np.float32))
+        whole, few = (compile(m, pipeline="infer", threads=settings.threads) for m in (layer, skip_zeros(layer)))
+        with no_grad():
+            sides: dict[str, Callable[[], Any]] = {"ours": partial(few, x), "dense": partial(whole, x)}
+            check_same(sides)
+            found = paired(sides, settings.seconds, settings.settle)
+        case = f"{rows} × {width} × {width}, 75 % of the weight's blocks zeros, against dense"
+        yield against("pruned", f"{case}, {settings.with_threads}", found, "dense", Target(2.5))
 
 
 def bf16(settings: Settings) -> Iterator[Row]:

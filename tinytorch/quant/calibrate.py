@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ def examples(data: Any, count: int) -> Iterator[tuple[Batch, np.ndarray | None]]
     axis), or what an iterable gives, (x, labels) say.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, or they are something else.
     """
     if data is None:
         raise DataError("quantize(method='static') needs data: some hundred examples, as an array whose first axis "
@@ -63,6 +63,8 @@ def examples(data: Any, count: int) -> Iterator[tuple[Batch, np.ndarray | None]]
         if array.ndim == 0:
             raise ShapeError("data is a single number; expected examples along the first axis")
         data = (array[at:at + BATCH] for at in range(0, len(array), BATCH))
+    elif not isinstance(data, Iterable) or isinstance(data, (str, bytes, Mapping)):
+        raise DataError(f"data is a {type(data).__name__}: expected an array of examples, or an iterable of batches")
     empty = True
     for item in data:
         parts = item if isinstance(item, (tuple, list)) else (item,)

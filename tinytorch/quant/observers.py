@@ -117,8 +117,7 @@ class Entropy(Histogram):
     def choose(self, low: float, high: float) -> tuple[float, float]:
         x, counts = self.centres, self.counts.astype(np.float64)
         low, high = min(low, 0.0), max(high, 0.0)  # as grids do
-        if low == 0 or high == 0:
-            counts[BINS // 2] = 0  # zeros after relu lie on the grid anyway
+        counts[BINS // 2] = 0  # zeros, as after relu, lie on the grid anyway
 
         def cost(low: float, high: float) -> float:
             inside = (x >= low) & (x <= high)
