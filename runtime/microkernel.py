@@ -298,14 +298,18 @@ def _accumulate(v: _Vectors, a_rows: list[Any], a_step: Any, b: Any, b_step: Any
 
 
 def _store_sums(v: _Vectors, sums: list[Any], tile: Any, add: Any) -> None:
-    """Write the sums to the tile, or add them to it."""
-    builder, out = v.builder, [v.at(v.pointer(tile), v.lanes * place) for place in range(len(sums))]
-    with builder.if_else(builder.icmp_signed("!=", add, _int(0))) as (more, first):
+    """Write the sums to the tile, where they lie one after the other, or add them to it."""
+    store_or_add(v, sums, [v.at(v.pointer(tile), v.lanes * place) for place in range(len(sums))], add)
+
+
+def store_or_add(v: _Vectors, sums: list[Any], places: list[Any], add: Any) -> None:
+    """Write the sums to these places, or add them to what is there."""
+    with v.builder.if_else(v.builder.icmp_signed("!=", add, _int(0))) as (more, first):
         with more:
-            for total, place in zip(sums, out, strict=True):
+            for total, place in zip(sums, places, strict=True):
                 v.add_to(total, place)
         with first:
-            for total, place in zip(sums, out, strict=True):
+            for total, place in zip(sums, places, strict=True):
                 v.store(total, place)
 
 

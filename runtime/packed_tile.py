@@ -23,7 +23,7 @@ from numba import types
 from .build import has
 from .convert import I8, I16, I32, call_function
 from .lowlevel import helper
-from .microkernel import Piece, _int, _repeat, _repeat_last, _Vectors, _view
+from .microkernel import Piece, _int, _repeat, _repeat_last, _Vectors, _view, store_or_add
 
 BLOCK = 32        # outputs side by side
 STEP = 4 * BLOCK  # bytes from a word of an output to its next
@@ -151,10 +151,4 @@ def _emit(v: _Words, rows: int, vectors: int, offset: bool, x: Any, x_row: Any, 
     chunks = b.sdiv(b.add(words, b.sub(chunk, _int(1))), chunk)
     totals = _repeat(b, chunks, [v.zero] * (rows * vectors), run)
     places = [v.at(v.pointer(tile), r * BLOCK + c * v.lanes) for r in range(rows) for c in columns]
-    with b.if_else(b.icmp_signed("!=", add, _int(0))) as (more, first):
-        with more:
-            for total, place in zip(totals, places, strict=True):
-                v.store(b.fadd(total, v.load(place)), place)
-        with first:
-            for total, place in zip(totals, places, strict=True):
-                v.store(total, place)
+    store_or_add(v, totals, places, add)

@@ -19,7 +19,7 @@ from numba import types
 
 from .convert import I64
 from .lowlevel import helper
-from .microkernel import Piece, _int, _repeat, _repeat_last, _Vectors, _view
+from .microkernel import Piece, _int, _repeat, _repeat_last, _Vectors, _view, store_or_add
 
 PANEL = 32  # outputs side by side
 
@@ -71,10 +71,4 @@ def _emit(v: _Vectors, rows: int, vectors: int, run: int, x: Any, x_row: Any, va
         half = len(found) // 2
         found = [b.fadd(one, other) for one, other in zip(found[:half], found[half:], strict=True)]
     outs = [v.at(v.pointer(tile), r * PANEL + c * v.lanes) for r in range(rows) for c in range(vectors)]
-    with b.if_else(b.icmp_signed("!=", add, _int(0))) as (more, first):
-        with more:
-            for total, out in zip(found, outs, strict=True):
-                v.store(b.fadd(total, v.load(out)), out)
-        with first:
-            for total, out in zip(found, outs, strict=True):
-                v.store(total, out)
+    store_or_add(v, found, outs, add)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch import quant
+from tinytorch import quant, zoo
 from tinytorch.autograd import no_grad
 from tinytorch.compile import compile
 from tinytorch.generate import Decoder
@@ -55,6 +55,7 @@ def decode(settings: Settings) -> Iterator[Row]:
 def packed(settings: Settings) -> Iterator[Row]:
     """Tokens from weights of 8 and 4 bits: against our f32, against the bandwidth of memory, against llama.cpp."""
     yield from _against_f32(settings)
+    yield from _perplexity()
     yield from _against_llama(settings)
 
 
@@ -92,6 +93,18 @@ def in_a_row(call: Callable[[], Any]) -> Callable[[], None]:
             call()
 
     return several
+
+
+def _perplexity() -> Iterator[Row]:
+    """What rounding costs the GPT of the zoo, on the text that it has not seen."""
+    model, (tokens, following) = zoo.gpt(), zoo.examples("gpt", "test")
+    whole = zoo.score(compile(model, pipeline="infer"), tokens, following).perplexity
+    for method, options, target in ("int8", {}, 0.005), ("int4", {"group": 32}, 0.03):
+        small = quant.quantize(model, method=method, **options)
+        found = zoo.score(compile(small, pipeline="infer"), tokens, following).perplexity
+        yield Row("packed", f"GPT of the zoo: perplexity more with {method} weights, rounded to the nearest",
+                  found / whole - 1, Target(target, "percent", at_most=True), unit="percent",
+                  note=f"{found:.4f} after {whole:.4f}")
 
 
 def _weight_bytes(decoder: Decoder) -> int:

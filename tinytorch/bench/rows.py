@@ -21,7 +21,7 @@ class Target:
     """A bound on a figure: at least, or at most, so much."""
 
     bound: float
-    unit: str = "×"  # "×", "%", "points", "s", "B", or "" for a count
+    unit: str = "×"  # "×", "%" ("percent": two digits more), "points", "s", "B", or "" for a count
     at_most: bool = False
 
     def met(self, figure: float) -> bool:
@@ -40,6 +40,8 @@ def shown(figure: float, unit: str) -> str:
         return units.nbytes(figure)
     if unit == "%":
         return f"{100 * figure:.0f} %"
+    if unit == "percent":
+        return f"{100 * figure:.2f} %"
     if unit == "points":
         return f"{100 * figure:.2f} points"
     return f"{figure:.2f}×" if unit == "×" else f"{figure:,.0f}"

@@ -10,7 +10,6 @@ import typer
 
 from tinytorch import zoo
 from tinytorch.bench.timing import busy
-from tinytorch.ir.files import write_atomically
 from tinytorch.runtime import pool
 
 from . import opt_report, opt_sweep
@@ -58,12 +57,8 @@ def opt(
     variants = measure({"before": found.target, "after": target}, found, seconds, threads, samples)
     lines = list(opt_report.lines(variants["before"], variants["after"], found))
     title = f"{model} · {passes} · batch {found.batch}"
-    if str(json_file) == "-":
-        typer.echo(opt_report.as_json(found, str(passes), variants, history))
-    else:
+    if not opt_report.deliver(opt_report.as_json(found, str(passes), variants, history), json_file):
         _print(title, lines, found, samples)
-    if json_file is not None and str(json_file) != "-":
-        write_atomically(json_file, f"{opt_report.as_json(found, str(passes), variants, history)}\n".encode())
     if html is not None:
         typer.echo(f"page     {opt_report.write_page(html, title, lines, history)}", err=True)
     if save is not None:

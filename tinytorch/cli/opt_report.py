@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinytorch import zoo
 from tinytorch.bench.timing import Timing, interval
+from tinytorch.ir.files import write_atomically
 from tinytorch.look import report, units
 from tinytorch.passes import History, changes
 
@@ -46,6 +48,16 @@ def lines(before: Measured, after: Measured, subject: Subject) -> Iterator[Line]
     if before.score is not None and after.score is not None:
         yield from _scores(before.score, after.score, subject)
     yield Line("results differ by", "", units.percent(after.difference), "", 0.0)
+
+
+def deliver(text: str, json_file: Path | None) -> bool:
+    """Write JSON to its file, or to standard output for "-": then that has all, and nothing else is to be printed."""
+    if str(json_file) == "-":
+        sys.stdout.write(f"{text}\n")
+        return True
+    if json_file is not None:
+        write_atomically(json_file, f"{text}\n".encode())
+    return False
 
 
 def _scores(before: zoo.Score, after: zoo.Score, subject: Subject) -> Iterator[Line]:

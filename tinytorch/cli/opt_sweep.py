@@ -15,7 +15,6 @@ from typing import Any
 import typer
 
 from tinytorch.ir.errors import TinyTorchError
-from tinytorch.ir.files import write_atomically
 from tinytorch.look import report, units
 from tinytorch.look.pareto import Point, front, pareto
 
@@ -51,12 +50,8 @@ def run(subject: Subject, seconds: float, samples: int | None, json_file: Path |
     made, refused = variants(subject)
     found = measure(made, subject, seconds * len(made) / 2, None, samples)
     points = [_point(name, each, found[START], subject) for name, each in found.items()]
-    if str(json_file) == "-":
-        typer.echo(opt_report.as_json(subject, "sweep", found))
-    else:
+    if not opt_report.deliver(opt_report.as_json(subject, "sweep", found), json_file):
         _print(found, points, refused, subject)
-    if json_file is not None and str(json_file) != "-":
-        write_atomically(json_file, f"{opt_report.as_json(subject, 'sweep', found)}\n".encode())
     if picture is not None:
         typer.echo(f"picture  {_draw(points, picture, subject)}", err=True)
     if html is not None:

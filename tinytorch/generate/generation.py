@@ -90,7 +90,8 @@ def generate(model: Any, prompt: Any, max_new_tokens: int = 64, *, temperature: 
         prompt: tokens (time,) or (batch, time), lists of tokens of any lengths, a text, or several.
         max_new_tokens: for each sequence.
         temperature, top_k, top_p, min_p, repetition_penalty: see `nn.sampling.Sampling`; temperature=0 is greedy.
-        stop, eos: tokens and texts that end a sequence and are no part of it; eos is the tokeniser's by default.
+        stop, eos: tokens that end a sequence and are no part of it, and texts that are cut from its text (the tokens
+            that spell them stay); eos is the tokeniser's by default.
         seed: makes the result depend on it alone; by default chance comes from `tt.manual_seed`.
         num_return: sequences for each prompt.
         stream: called with each new `Token`.
