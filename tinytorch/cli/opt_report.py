@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
 
 from tinytorch import zoo
 from tinytorch.bench.timing import Timing, interval
@@ -53,7 +54,7 @@ def lines(before: Measured, after: Measured, subject: Subject) -> Iterator[Line]
 def deliver(text: str, json_file: Path | None) -> bool:
     """Write JSON to its file, or to standard output for "-": then that has all, and nothing else is to be printed."""
     if str(json_file) == "-":
-        sys.stdout.write(f"{text}\n")
+        typer.echo(text)
         return True
     if json_file is not None:
         write_atomically(json_file, f"{text}\n".encode())
