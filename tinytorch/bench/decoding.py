@@ -99,8 +99,8 @@ def _perplexity() -> Iterator[Row]:
     """What rounding costs the GPT of the zoo, on the text that it has not seen."""
     model, (tokens, following) = zoo.gpt(), zoo.examples("gpt", "test")
     whole = zoo.score(compile(model, pipeline="infer"), tokens, following).perplexity
-    for method, options, target in ("int8", {}, 0.005), ("int4", {"group": 32}, 0.03):
-        small = quant.quantize(model, method=method, **options)
+    for method, group, target in ("int8", None, 0.005), ("int4", 32, 0.03):
+        small = quant.quantize(model, method=method, group=group)
         found = zoo.score(compile(small, pipeline="infer"), tokens, following).perplexity
         yield Row("packed", f"GPT of the zoo: perplexity more with {method} weights, rounded to the nearest",
                   found / whole - 1, Target(target, "percent", at_most=True), unit="percent",
