@@ -14,6 +14,7 @@ from .expression import checked_extent, expression, is_storage, literal
 from .images import Windows, plan_lines, plan_tiles, plan_windows
 from .launch import SCRATCH, ArgumentTable, Launch, Ref, ScratchStride, Word
 from .matmul import SCRATCH_WORD, Epilogue, MatmulPlan, emit_matmul, first_word, plan_matmul
+from .template import fill
 
 
 @dataclass(frozen=True)
@@ -213,3 +214,29 @@ class EpilogueWriter:
             return operands[0]
         self.lines.append(f"t{number} = {expression(node, operands, extent=checked_extent(node, number, self.table))}")
         return f"t{number}"
+
+
+PANEL_EPILOGUE = """\
+for r in range(valid):
+    i = row + r
+    <row>
+    if start + <width> <= outputs:
+        for c in range(<width>):
+            <element>
+    else:
+        for c in range(outputs - start):
+            <element>
+"""
+
+
+def panel_epilogue(table: ArgumentTable, width: str, scratch: int, body: Graph, strides: Sequence[tuple[int, ...]],
+                   aliases: Mapping[int, int]) -> str:
+    """What follows the product that `body` begins with, for kernels whose tiles are rows of a panel of outputs: the
+    words of the tile in `scratch` and of the epilogue go into `table`; gives the loop over the tile, whose panel is as
+    wide as the kernel's constant `width`."""
+    table.integer("tile_bytes", ScratchStride(scratch))
+    table.add("tile", SCRATCH, "pointer(args, {}) + slot * tile_bytes")
+    product = body.nodes[0]
+    found = EpilogueWriter(len(product.output.shape) - 2, 1, table).write(body, product, strides, aliases)
+    element = "\n".join(("j = start + c", f"acc = load_f32(tile, r * {width} + c, 61)", *found.body))
+    return fill(PANEL_EPILOGUE, width=width, row="\n".join(found.row), element=element)

@@ -16,8 +16,8 @@ from tinytorch.ir.layout import runs
 from tinytorch.ir.ops.packed import BLOCK, LONGEST, WORD
 
 from .build import KernelSource, vector_bits
-from .contract import EpilogueWriter, kernel_name
-from .launch import SCRATCH, ArgumentTable, Launch, Ref, ScratchStride, chunks_for
+from .contract import kernel_name, panel_epilogue
+from .launch import ArgumentTable, Launch, Ref, chunks_for
 from .packed_text import KERNEL
 from .template import fill
 
@@ -50,18 +50,14 @@ def emit_packed(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping
     for name, number in numbers.items():
         table.integer(name, number)
     scratch = TILES[vector_bits()][1] * BLOCK * 4
-    table.integer("tile_bytes", ScratchStride(scratch))
-    table.add("tile", SCRATCH, "pointer(args, {}) + slot * tile_bytes")
-    epilogue = EpilogueWriter(len(out.shape) - 2, 1, table).write(body, product, strides, aliases)
+    epilogue = panel_epilogue(table, "BLOCK", scratch, body, strides, aliases)
     extent = numbers["row_blocks"] * -(-attrs["outputs"] // BLOCK)
     work = attrs["outputs"] * depth * (rows + CONVERTED) // VECTORISED
     chunks = chunks_for(work, extent, threads)
     if rows <= TILES[vector_bits()][1] // 2:  # then a chunk is a stream from memory, and few long ones are faster
         chunks = min(chunks, 2 * threads)
-    element = "\n".join(("j = start + c", "acc = load_f32(tile, r * BLOCK + c, 61)", *epilogue.body))
     name = kernel_name(body)
-    text = fill(_text(attrs["bits"], offset), words="\n".join(table.lines), row="\n".join(epilogue.row),
-                element=element).replace("NAME", name, 1)
+    text = fill(_text(attrs["bits"], offset), words="\n".join(table.lines), epilogue=epilogue).replace("NAME", name, 1)
     return Launch(KernelSource(name, text), tuple(table.words), extent, chunks, scratch)
 
 

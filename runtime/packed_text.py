@@ -37,13 +37,5 @@ def NAME(args, lo, hi, slot):
                 for w in range(0, depth, run):
                     there, yw, at = here + w * WIDTH * 4, y + w * BLOCK * 4, w // chunk * s_step
                     some_rows(there, x_row, valid, yw, min(run, depth - w), chunk, s + at, m + at, s_step, to, w)
-            for r in range(valid):
-                i = row + r
-                <row>
-                if start + BLOCK <= outputs:
-                    for c in range(BLOCK):
-                        <element>
-                else:
-                    for c in range(outputs - start):
-                        <element>
+            <epilogue>
 '''

@@ -14,8 +14,8 @@ from tinytorch.ir import Graph, Node
 from tinytorch.ir.layout import runs as walks
 
 from .build import KernelSource, vector_bits
-from .contract import EpilogueWriter, kernel_name
-from .launch import SCRATCH, ArgumentTable, Launch, Ref, ScratchStride, chunks_for
+from .contract import kernel_name, panel_epilogue
+from .launch import ArgumentTable, Launch, Ref, chunks_for
 from .sparse_tile import PANEL
 from .template import fill
 
@@ -57,15 +57,7 @@ def NAME(args, lo, hi, slot):
                         one_row(here, x_row, 1, places + u * 8, count, at, tile + col * 4, u - begin)
                     else:
                         more_rows(here, x_row, valid, places + u * 8, count, at, tile + col * 4, u - begin)
-            for r in range(valid):
-                i = row + r
-                <row>
-                if start + PANEL <= outputs:
-                    for c in range(PANEL):
-                        <element>
-                else:
-                    for c in range(outputs - start):
-                        <element>
+            <epilogue>
 '''
 
 
@@ -86,13 +78,10 @@ def emit_sparse(node: Node, strides: Sequence[tuple[int, ...]], aliases: Mapping
         table.integer(name, number)
     vectors, tile_rows = TILES[vector_bits()]
     lanes, scratch, run = vector_bits() // 32, tile_rows * PANEL * 4, blocks.shape[1]
-    table.integer("tile_bytes", ScratchStride(scratch))
-    table.add("tile", SCRATCH, "pointer(args, {}) + slot * tile_bytes")
-    epilogue = EpilogueWriter(len(out.shape) - 2, 1, table).write(body, product, strides, aliases)
-    element = "\n".join(("j = start + c", "acc = load_f32(tile, r * PANEL + c, 61)", *epilogue.body))
+    epilogue = panel_epilogue(table, "PANEL", scratch, body, strides, aliases)
     name = kernel_name(body)
     text = fill(KERNEL, panel=PANEL, run=run, vectors=vectors, lanes=lanes, cols=vectors * lanes, rows=tile_rows,
-                at_once=CHAIN // run, words="\n".join(table.lines), row="\n".join(epilogue.row), element=element)
+                at_once=CHAIN // run, words="\n".join(table.lines), epilogue=epilogue)
     extent = row_blocks * -(-outputs // PANEL)
     chunks = chunks_for(blocks.type.size * rows // VECTORISED, extent, threads)
     return Launch(KernelSource(name, text.replace("NAME", name, 1)), tuple(table.words), extent, chunks, scratch)
